@@ -1,0 +1,171 @@
+"""The JSON form of records: ISO instants, defaults filled in, and errors that name the field.
+
+`from_json` and `to_json` go between a parsed JSON object and a record of `reconciler.records`. They are exact inverses,
+but that the JSON form of an observation may also name its fields by paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+import typing
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from reconciler.records import Action, Observation, Record
+from reconciler.values.errors import InputError
+from reconciler.values.instant import format_instant, parse_instant
+from reconciler.values.json_value import ABSENT, Json, canonical, check_depth
+from reconciler.values.pointer import tokens_of
+from reconciler.values.resource_key import parse_resource_key
+
+R = TypeVar("R", bound=Record)
+
+
+@cache
+def _plan(kind: type[Record]) -> tuple[frozenset[str], dict[str, type[Record]]]:
+    """The fields of a record (by their names in JSON) that are instants, and those that hold records or lists of them."""
+    instants: set[str] = set()
+    nested: dict[str, type[Record]] = {}
+    hints = get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        pending = [hints[field.name]]
+        while pending:
+            hint = pending.pop()
+            origin = get_origin(hint)
+            if origin in (Union, types.UnionType, list):
+                pending.extend(get_args(hint))
+            elif origin is typing.Annotated and any(
+                isinstance(mark, msgspec.Meta) and (mark.extra or {}).get("instant") for mark in get_args(hint)[1:]
+            ):
+                instants.add(field.encode_name)
+            elif isinstance(hint, type) and issubclass(hint, Record):
+                nested[field.encode_name] = hint
+    return frozenset(instants), nested
+
+
+def _instants(kind: type[Record], data: Json, convert: Any, place: str) -> Json:
+    """A copy of a record's JSON with every instant converted."""
+    if isinstance(data, list):
+        return [_instants(kind, item, convert, f"{place}[{index}]") for index, item in enumerate(data)]
+    if not isinstance(data, dict):
+        return data
+    instants, nested = _plan(kind)
+    result = dict(data)
+    for name in result.keys() & instants:
+        if result[name] is not None:
+            try:
+                result[name] = convert(result[name])
+            except InputError as error:
+                raise InputError(error.message, field=f"{place}.{name}".lstrip(".")) from None
+    for name in result.keys() & nested.keys():
+        result[name] = _instants(nested[name], result[name], convert, f"{place}.{name}".lstrip("."))
+    return result
+
+
+def from_json(kind: type[R], data: Json) -> R:
+    """The record that a parsed JSON object describes. Raises InputError naming the field."""
+    if not isinstance(data, dict):
+        raise InputError(f"must be a JSON object that describes a record of kind {kind.__name__}")
+    try:
+        record = msgspec.convert(_instants(kind, data, parse_instant, ""), kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        field = place.rstrip("`").lstrip(".")
+        raise InputError(message[:1].lower() + message[1:], field=field) from None
+    resource = getattr(record, "resource", None)
+    if isinstance(resource, str):
+        try:
+            parse_resource_key(resource)
+        except InputError as error:
+            raise InputError(error.message, field="resource") from None
+    return record
+
+
+def to_json(record: Record) -> dict[str, Json]:
+    """The JSON object of a record, all of its fields written out but those that are ABSENT."""
+    builtins = msgspec.to_builtins(record)
+    result: dict[str, Json] = _instants(type(record), builtins, format_instant, "")
+    return result
+
+
+def action_from_json(data: Json) -> Action:
+    """An action with its defaults filled in and its paths and values checked. Raises InputError naming the field."""
+    action = from_json(Action, data)
+    for name in ("run_id", "step_id"):
+        if not getattr(action, name):
+            raise InputError("must not be empty", field=name)
+    return complete_action(action)
+
+
+def complete_action(action: Action) -> Action:
+    """The action with its default ids filled in, its paths and values checked: what every way in ends with."""
+    for name, paths in (("before", action.before or {}), ("set", action.set), ("unset", action.unset)):
+        for path in paths:
+            try:
+                depth = len(tokens_of(path))
+                if isinstance(paths, dict):
+                    check_depth(paths[path], depth)
+            except InputError as error:
+                raise InputError(error.message, field=name) from None
+    both = action.set.keys() & set(action.unset)
+    if both:
+        raise InputError(f"{min(both)!r} is in both `set` and `unset`; a path can be only in one", field="unset")
+    if not action.operation_id:
+        action = msgspec.structs.replace(action, operation_id=f"{action.run_id}/{action.step_id}")
+    if not action.action_id:
+        action = msgspec.structs.replace(action, action_id=action_digest(action))
+    return action
+
+
+def action_digest(action: Action) -> str:
+    """The default action_id: a digest (BLAKE2b, 16 bytes, hex) of operation, stage and content."""
+    content = [
+        action.operation_id,
+        action.stage,
+        action.resource,
+        action.operation,
+        action.before,
+        action.set,
+        sorted(action.unset),
+        None if action.compensation is None else msgspec.to_builtins(action.compensation),
+    ]
+    return hashlib.blake2b(canonical(content), digest_size=16).hexdigest()
+
+
+def observation_from_json(data: Json) -> Observation:
+    """An observation whose fields, given as paths or as plain nested JSON, are one nested tree. Raises InputError."""
+    if isinstance(data, dict) and data.get("fields", {}) is None:
+        data = {**data, "fields": {}}
+    observation = from_json(Observation, data)
+    return msgspec.structs.replace(observation, fields=nested_fields(observation.fields))
+
+
+def nested_fields(fields: dict[str, Json]) -> dict[str, Json]:
+    """Fields named by paths and by plain names, as one nested tree. Raises InputError where two say different things."""
+    if not any(name == "" or name.startswith("/") for name in fields):
+        for value in fields.values():
+            check_depth(value, 1)
+        return fields
+    tree: dict[str, Json] = {}
+    for name in sorted(fields, key=lambda name: (name.count("/"), name)):
+        tokens = tokens_of(name) if name == "" or name.startswith("/") else (name,)
+        value = fields[name]
+        check_depth(value, len(tokens))
+        if not tokens:
+            if not isinstance(value, dict):
+                raise InputError("the path '' must hold an object", field="fields")
+            tree.update(value)
+            continue
+        node = tree
+        for token in tokens[:-1]:
+            below = node.get(token, {})
+            if not isinstance(below, dict):
+                raise InputError(f"{name!r} is below a value that is no object", field="fields")
+            node[token] = node = dict(below)
+        if tokens[-1] in node:
+            raise InputError(f"{name!r} is given twice", field="fields")
+        node[tokens[-1]] = value
+    return tree

@@ -1,0 +1,121 @@
+"""JSON values: parsing without loss, canonical text, exact equality, and ABSENT.
+
+Two values are equal exactly when their canonical texts are the same bytes, so ``1``, ``1.0``, ``"1"`` and ``true`` are
+four values, and ``-0.0`` is not ``0.0``. ``ABSENT`` (no value at all), ``None`` (JSON null) and ``{}`` are three.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import orjson
+
+from reconciler.values.errors import InputError, ValueLimitError
+
+Json: TypeAlias = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]
+Absent: TypeAlias = msgspec.UnsetType
+ABSENT: Final = msgspec.UNSET
+"""No value. It is msgspec's UNSET, so that a record's JSON form leaves the key out."""
+
+MAX_DEPTH: Final = 100
+"""Levels of nesting, pointer tokens included. The limit that MongoDB documents have, and below orjson's own 254."""
+
+MAX_INTEGER: Final = 2**64 - 1
+MIN_INTEGER: Final = -(2**63)
+"""What orjson and Avro readers keep exactly; larger numbers travel as strings."""
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+def canonical(value: Json) -> bytes:
+    """The canonical JSON text of a value: UTF-8, keys sorted by code point, no white space, shortest floats.
+
+    Raises InputError for what JSON can't say exactly (lone surrogates, integers beyond 64 bits, foreign types). NaN and
+    infinities must have been refused before (`check_value`): they are no JSON and orjson would write null.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"is no JSON value: {error}") from None
+
+
+def parse(text: bytes | str) -> Json:
+    """The value of a JSON text. Raises InputError where it isn't JSON or holds a number that would be changed by reading,
+    ValueLimitError beyond MAX_DEPTH."""
+    raw = text.encode() if isinstance(text, str) else text
+    try:
+        value = orjson.loads(raw)
+    except (orjson.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}") from None
+    if _LONG_NUMBER.search(raw) is not None:
+        _check_long_numbers(raw)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        check_depth(value)
+    return value
+
+
+def _check_long_numbers(raw: bytes) -> None:
+    """orjson reads an integer beyond 64 bits as a float; a changed number is worse than a refused one."""
+    import json  # only where a number of 19 digits or more was seen
+
+    def whole(digits: str) -> int:
+        number = int(digits) if len(digits) <= 20 else MAX_INTEGER + 1
+        if not MIN_INTEGER <= number <= MAX_INTEGER:
+            raise ValueLimitError(
+                f"the integer {digits[:24]} is beyond 64 bits; send it as a string and use the `number` normaliser"
+            )
+        return number
+
+    try:
+        json.loads(raw, parse_int=whole)
+    except RecursionError:
+        raise ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep") from None
+
+
+def check_depth(value: Json, depth: int = 0) -> None:
+    """Raises ValueLimitError where a value is nested more than MAX_DEPTH levels deep, `depth` of them above it."""
+    stack = [(value, depth)]
+    while stack:
+        node, level = stack.pop()
+        if isinstance(node, dict):
+            members: Any = node.values()
+        elif isinstance(node, list):
+            members = node
+        else:
+            continue
+        if level >= MAX_DEPTH:
+            raise ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep")
+        stack.extend((member, level + 1) for member in members)
+
+
+def check_value(value: Json) -> None:
+    """For values made by code and not by `parse`: raises InputError where a value isn't exact JSON."""
+    check_depth(value)
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, float):
+            if not math.isfinite(node):
+                raise InputError(f"{node} is no JSON number")
+        elif isinstance(node, dict):
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    canonical(value)
+
+
+def same(left: Json | Absent, right: Json | Absent) -> bool:
+    """Exact equality, as by canonical text, without writing the text."""
+    kind = type(left)
+    if kind is not type(right):
+        return False
+    if kind is dict:
+        return left.keys() == right.keys() and all(same(member, right[name]) for name, member in left.items())
+    if kind is list:
+        return len(left) == len(right) and all(map(same, left, right))
+    if kind is float:
+        return bool(left == right) and math.copysign(1.0, left) == math.copysign(1.0, right)
+    return bool(left == right)
