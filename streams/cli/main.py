@@ -1,0 +1,58 @@
+"""The `reconciler` command: a table of commands, each imported when it is called, and one place where errors become sentences.
+
+Standard output carries results alone; everything else goes to standard error. Exit codes: 0 done, 1 the work failed,
+2 the input can't be used, 3 a plan was rejected.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from reconciler.values.errors import ReconcilerError
+
+EXIT_INPUT_ERROR = 2
+
+# name -> (module, attribute, what it does): so that `fold` need not import Faust, and `--help` nothing at all
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "fold": ("streams.cli.offline", "fold", "Fold actions into expected state, from files alone."),
+    "diff": ("streams.cli.offline", "diff", "Compare expected with actual state, from files alone."),
+    "plan": ("streams.cli.offline", "plan", "Plan a rollback, from files alone."),
+    "apply": ("streams.cli.offline", "apply", "Apply a plan to actual state, from files alone."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, _, what) in _COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="reconciler")
+def cli() -> None:
+    """Undo and drift alarm for no-code automation."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    try:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="reconciler")
+    except ReconcilerError as error:
+        click.echo(f"reconciler: {error}", err=True)
+        sys.exit(EXIT_INPUT_ERROR)
