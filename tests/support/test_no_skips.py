@@ -6,6 +6,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+_INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 _MODULE = """
 import pytest
 
@@ -27,7 +28,7 @@ def test_passes(): ...
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\nmarkers =\n    may_skip_in_ci(why): may be skipped in CI\n")
+    pytester.makeini(f"{_INI}markers =\n    may_skip_in_ci(why): may be skipped in CI\n")
     pytester.makepyfile(_MODULE)
     return pytester
 
@@ -47,7 +48,7 @@ def test_in_ci_a_module_that_skips_itself_is_a_failure(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makeini(_INI)
     pytester.makepyfile("import pytest\npytest.importorskip('no_such_module')\ndef test_it(): ...\n")
     result = pytester.runpytest_inprocess("-p", "tests.support.no_skips")
     assert result.ret != pytest.ExitCode.OK

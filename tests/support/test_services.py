@@ -57,10 +57,11 @@ def test_kafka_fences_the_older_of_two_transactional_producers(kafka: KafkaBroke
     older.init_transactions(20)
     older.begin_transaction()
     newer.init_transactions(20)
+    older.produce(topic, b"stale")
     with pytest.raises(KafkaException) as caught:
-        older.produce(topic, b"stale")
         older.commit_transaction(20)
     assert caught.value.args[0].code() == KafkaError._FENCED
+    older.purge()
 
 
 def test_kafka_keeps_its_records_through_a_crash_and_its_port_through_a_restart() -> None:
