@@ -91,7 +91,7 @@ class Change(Record, frozen=True, kw_only=True):
     """One change of a command. ``expect`` is the value that the target must still hold there; ABSENT: nothing may be there.
 
     ``value`` is ABSENT for ``unset``; for ``increment`` the number to add; for ``add`` and ``remove`` one member of the
-    set at the path (for these three ``expect`` is left out: they commute with other people's changes).
+    set at the path. These three may leave ``expect`` out, and then apply to whatever is there.
     The path ``""`` is the resource: ``set`` there is the whole of a ``create``, ``unset`` there is a ``delete``.
     """
 
@@ -246,3 +246,49 @@ class RollbackRequest(Record, frozen=True, kw_only=True):
     mode: Literal["plan", "execute"] = "plan"
     approvals: list[Approval] = []
     requested_at: Instant | None = None
+
+
+RollbackStatus: TypeAlias = Literal[
+    "requested",
+    "executable",
+    "needs_approval",
+    "rejected",
+    "nothing_to_do",
+    "executing",
+    "verifying",
+    "completed",
+    "partially_completed",
+    "halted",
+    "cancelled",
+    "failed",
+]
+
+
+class RollbackEvent(Record, frozen=True, kw_only=True):
+    """One change of a rollback's status, with its story so far.
+
+    ``plan`` is the object that `reconciler plan` prints, where this event brings a new one; ``counts`` are numbers for
+    dashboards (resources, commands, applied, conflicts, kept, blocked, unchanged); ``wave`` counts from 1 and is None where
+    the event is about the whole.
+    """
+
+    event_id: str
+    rollback_id: str
+    status: RollbackStatus
+    occurred_at: Instant
+    sequence: int = 1
+    mode: Literal["plan", "execute"] = "plan"
+    select: Selector | None = None
+    reason: str = ""
+    requested_by: Actor | None = None
+    story: str = ""
+    plan_hash: str | None = None
+    plan: dict[str, Json] | None = None
+    contracts: list[str] = []
+    approvals: list[Approval] = []
+    approvals_needed: int = 0
+    wave: int | None = None
+    waves: int = 0
+    counts: dict[str, int] = {}
+    error: str | None = None
+    traceparent: str | None = None
