@@ -12,9 +12,13 @@ from typing import Final
 import msgspec
 
 from reconciler.records import Record
-from reconciler.wire.errors import EncodeError
+from reconciler.values.errors import InputError
+from reconciler.values.resource_key import parse_resource_key
+from reconciler.wire.errors import DecodeError, EncodeError
+from reconciler.wire.strict_reader import AvroSchema, read_bytes, read_int, read_long, read_string
 
 _MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
+_PREFIX_BYTES: Final = 5  # the magic byte and the schema id
 _EMPTY_ARRAY: Final = b"\x00"
 
 
@@ -125,6 +129,85 @@ def _sources(sources: Sequence[SourceOffset]) -> bytes:
         parts += avro_string(source.topic), avro_long(source.partition), avro_long(source.offset)
     parts.append(_EMPTY_ARRAY)
     return b"".join(parts)
+
+
+_HEAD_FIELDS: Final = ("table", "resource", "machine_version", "epoch", "sources", "state")
+_ENTRY_FIELDS: Final = ("table", "resource", "entry_id", "machine_version", "epoch", "entry")
+
+
+def reads_head(schema: AvroSchema) -> bool:
+    """Whether a schema is laid out as `read_head` reads it."""
+    return tuple(field["name"] for field in schema["fields"]) == _HEAD_FIELDS
+
+
+def reads_history_entry(schema: AvroSchema) -> bool:
+    """Whether a schema is laid out as `read_history_entry` reads it."""
+    return tuple(field["name"] for field in schema["fields"]) == _ENTRY_FIELDS
+
+
+def read_head(data: bytes) -> ExpectedHead | None:
+    """The head of whole wire bytes, or None where the strict reader must say what is unusual about them."""
+    try:
+        table, at = read_string(data, _PREFIX_BYTES)
+        resource, at = read_string(data, at)
+        parse_resource_key(resource)
+        machine_version, at = read_int(data, at)
+        epoch, at = read_long(data, at)
+        sources, at = _read_sources(data, at)
+        state, at = read_bytes(data, at)
+    except (IndexError, InputError):
+        return None
+    if at != len(data) or not _is_utf8(state):
+        return None
+    return ExpectedHead(
+        table=table, resource=resource, machine_version=machine_version, epoch=epoch, sources=sources, state=state
+    )
+
+
+def read_history_entry(data: bytes) -> HistoryEntry | None:
+    """The history entry of whole wire bytes, or None where the strict reader must say what is unusual about them."""
+    try:
+        table, at = read_string(data, _PREFIX_BYTES)
+        resource, at = read_string(data, at)
+        parse_resource_key(resource)
+        entry_id, at = read_string(data, at)
+        machine_version, at = read_int(data, at)
+        epoch, at = read_long(data, at)
+        entry, at = read_bytes(data, at)
+    except (IndexError, InputError):
+        return None
+    if at != len(data) or not _is_utf8(entry):
+        return None
+    return HistoryEntry(
+        table=table, resource=resource, entry_id=entry_id, machine_version=machine_version, epoch=epoch, entry=entry
+    )
+
+
+def _read_sources(data: bytes, at: int) -> tuple[list[SourceOffset], int]:
+    sources: list[SourceOffset] = []
+    count, at = read_long(data, at)
+    if count == 0:
+        return sources, at
+    if count < 0:
+        raise DecodeError("has its sources in a block that tells its size")
+    for _ in range(min(count, len(data))):
+        topic, at = read_string(data, at)
+        partition, at = read_int(data, at)
+        offset, at = read_long(data, at)
+        sources.append(SourceOffset(topic=topic, partition=partition, offset=offset))
+    if data[at] != 0:
+        raise DecodeError("has its sources in several blocks")
+    return sources, at + 1
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def head_bytes(header: bytes, head: ExpectedHead) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 import fastavro
 
 from reconciler.records import Record
-from reconciler.wire.changelog import head_bytes, history_entry_bytes
+from reconciler.wire import action_reader, changelog
 from reconciler.wire.conversion import RECORDS, Conversion
 from reconciler.wire.errors import DecodeError, EncodeError, RecordTooLargeError, SchemaFolderError, UnknownSchemaError
 from reconciler.wire.schema_folder import SchemaFolder, SchemaVersion, is_packaged, packaged_folder
@@ -169,6 +169,7 @@ class _Kind:
             self._conversion = Conversion(self.latest.schema)
         except (TypeError, KeyError) as error:
             raise SchemaFolderError(f"the schema {name} doesn't fit the records of this version: {error}") from None
+        self._reads_by_hand = _reader_by_hand(name, self.latest.schema)
         self.write: Callable[[bytes, Record], bytes] = _JOINED.get(name, self._write)
 
     def reader(self, schema: AvroSchema) -> Reader:
@@ -182,7 +183,16 @@ class _Kind:
                 _check_size(payload, limit)
                 return convert(read_whole(read, payload, _PREFIX_BYTES))
 
-            return read_newest
+            if self._reads_by_hand is None:
+                return read_newest
+            by_hand = self._reads_by_hand
+
+            def read_hot(payload: bytes) -> Record:
+                if len(payload) > limit or (record := by_hand(payload)) is None:
+                    return read_newest(payload)
+                return record
+
+            return read_hot
         writer_schema = fastavro.parse_schema(without_logical_types(schema))
         reader_schema = self._parsed
 
@@ -224,10 +234,22 @@ def _check_size(payload: bytes, limit: int) -> None:
 
 
 _JOINED: Final[dict[str, Callable[[bytes, Any], bytes]]] = {
-    "expected_head": head_bytes,
-    "history_entry": history_entry_bytes,
+    "expected_head": changelog.head_bytes,
+    "history_entry": changelog.history_entry_bytes,
 }
 """Writers that join bytes by hand."""
+
+_BY_HAND: Final[dict[str, tuple[Callable[[AvroSchema], bool], Callable[[bytes], Record | None]]]] = {
+    "action": (action_reader.reads, action_reader.read_action),
+    "expected_head": (changelog.reads_head, changelog.read_head),
+    "history_entry": (changelog.reads_history_entry, changelog.read_history_entry),
+}
+"""Readers by hand of what is usual in a schema's newest version, and whether they still fit it."""
+
+
+def _reader_by_hand(name: str, schema: AvroSchema) -> Callable[[bytes], Record | None] | None:
+    fits, read = _BY_HAND.get(name, (None, None))
+    return read if fits is not None and fits(schema) else None
 
 
 def _full_name(schema: AvroSchema) -> str:

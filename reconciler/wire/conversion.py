@@ -41,7 +41,7 @@ from reconciler.records import (
     UndoStep,
 )
 from reconciler.values.errors import InputError
-from reconciler.values.json_value import Json, canonical, check_value, parse
+from reconciler.values.json_value import MAX_DEPTH, Json, canonical, check_value, parse
 from reconciler.values.pointer import tokens_of
 from reconciler.values.resource_key import parse_resource_key
 from reconciler.wire.changelog import ExpectedHead, HistoryEntry, SourceOffset
@@ -124,7 +124,7 @@ class _Compiler:
     def compile(self, schema: AvroSchema) -> tuple[Convert, Convert]:
         """Decoding and encoding of values that aren't null."""
         if isinstance(schema, str):
-            return self._named.get(schema.rpartition(".")[2], (same_value, same_value))
+            return _PLAIN.get(schema) or self._named[schema.rpartition(".")[2]]
         if isinstance(schema, list):
             branches = [branch for branch in schema if branch != "null"]
             if len(branches) != 1:
@@ -139,12 +139,14 @@ class _Compiler:
                 )
             case "array":
                 return _array(*self.compile(schema["items"]))
+            case "map":
+                return _map(*self.compile(schema["values"]))
             case "string" if "content" in schema:
                 return _CONTENTS[schema["content"]]
             case "bytes" if schema.get("logicalType") == "decimal":
                 return _decimal(schema["precision"], schema["scale"])
-            case _:
-                return same_value, same_value
+            case plain:
+                return self.compile(plain)
 
     def _name(self, schema: AvroSchema, pair: tuple[Convert, Convert]) -> tuple[Convert, Convert]:
         self._named[schema["name"]] = pair
@@ -204,16 +206,13 @@ def _record(fields: list[_Field], kind: type[Record]) -> tuple[Convert, Convert]
             try:
                 raw[name] = convert(value)
             except InputError as error:
-                raise EncodeError(error.message, field=f"{name}.{error.field}" if error.field else name) from None
+                raise EncodeError(error.message, field=f"{name}{_below(error)}") from None
         return raw
 
     return decode, encode
 
 
 def _array(decode: Convert, encode: Convert) -> tuple[Convert, Convert]:
-    if decode is same_value:
-        return same_value, same_value
-
     def decode_all(items: list[AvroValue]) -> list[Any]:
         result = []
         for index, item in enumerate(items):
@@ -226,9 +225,70 @@ def _array(decode: Convert, encode: Convert) -> tuple[Convert, Convert]:
         return result
 
     def encode_all(items: list[Any]) -> list[AvroValue]:
-        return [encode(item) for item in items]
+        if not isinstance(items, list | tuple):
+            raise EncodeError(f"must be a list, not {type(items).__name__}")
+        result = []
+        for index, item in enumerate(items):
+            try:
+                result.append(encode(item))
+            except InputError as error:
+                raise EncodeError(error.message, field=f"[{index}]{_below(error)}") from None
+        return result
 
-    return decode_all, encode_all
+    return same_value if decode is same_value else decode_all, encode_all
+
+
+def _map(decode: Convert, encode: Convert) -> tuple[Convert, Convert]:
+    if decode is not same_value:
+        raise TypeError("a map must hold plain values")
+
+    def encode_all(items: dict[str, Any]) -> dict[str, AvroValue]:
+        if not isinstance(items, dict):
+            raise EncodeError(f"must be a mapping, not {type(items).__name__}")
+        return {_text(name): encode(value) for name, value in items.items()}
+
+    return same_value, encode_all
+
+
+def _below(error: InputError) -> str:
+    """The place that an error names, to be put behind that of what holds it."""
+    return f".{error.field}" if error.field and not error.field.startswith("[") else error.field
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise EncodeError(f"must be a text, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise EncodeError("has a lone surrogate, which UTF-8 can't say") from None
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise EncodeError(f"must be true or false, not {type(value).__name__}")
+    return value
+
+
+def _whole_number(bits: int) -> Convert:
+    limit = 1 << (bits - 1)
+
+    def encode(value: Any) -> int:
+        if type(value) is not int or not -limit <= value < limit:
+            raise EncodeError(f"must be a whole number of {bits} bits, not {value!r:.40}")
+        return value
+
+    return encode
+
+
+_PLAIN: Final[dict[str, tuple[Convert, Convert]]] = {
+    "string": (same_value, _text),
+    "boolean": (same_value, _flag),
+    "int": (same_value, _whole_number(32)),
+    "long": (same_value, _whole_number(64)),
+}
+"""Decoding and encoding of Avro's own types, as far as records use them."""
 
 
 def _decode_symbol(symbol: str) -> str:
@@ -273,8 +333,11 @@ def parse_object(text: str | bytes) -> dict[str, Json]:
 
 def json_text(value: Json) -> str:
     """The canonical text of a value made by code. Raises InputError."""
-    check_value(value)
-    return canonical(value).decode()
+    text = canonical(value)
+    # What must be refused leaves its marks in the text: NaN and infinities come out as null, depth needs brackets.
+    if b"null" in text or text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        check_value(value)
+    return text.decode()
 
 
 def _object_text(value: Json) -> str:
@@ -284,12 +347,12 @@ def _object_text(value: Json) -> str:
 
 
 def _pointer(path: str) -> str:
-    tokens_of(path)
+    tokens_of(_text(path))
     return path
 
 
 def _resource(key: str) -> str:
-    parse_resource_key(key)
+    parse_resource_key(_text(key))
     return key
 
 

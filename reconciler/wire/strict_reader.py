@@ -71,7 +71,8 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
     return (value >> 1) ^ -(value & 1), at
 
 
-def _read_int(data: bytes, at: int) -> tuple[int, int]:
+def read_int(data: bytes, at: int) -> tuple[int, int]:
+    """One zigzag-coded integer of at most 32 bits."""
     value, at = read_long(data, at)
     if not _MIN_INT <= value <= _MAX_INT:
         raise DecodeError("holds an integer of more than 32 bits")
@@ -128,7 +129,7 @@ def _number_reader(form: struct.Struct) -> FieldReader:
 _PRIMITIVES: Final[dict[str, tuple[FieldReader, int]]] = {
     "null": (_read_null, 0),
     "boolean": (_read_boolean, 1),
-    "int": (_read_int, 1),
+    "int": (read_int, 1),
     "long": (read_long, 1),
     "float": (_number_reader(struct.Struct("<f")), 4),
     "double": (_number_reader(struct.Struct("<d")), 8),
