@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Record)
 
 @cache
 def _plan(kind: type[Record]) -> tuple[frozenset[str], dict[str, type[Record]]]:
-    """The fields of a record (by their names in JSON) that are instants, and those that hold records or lists of them."""
+    """The fields of a record (by their names in JSON) that are instants, and those that hold records with instants."""
     instants: set[str] = set()
     nested: dict[str, type[Record]] = {}
     hints = get_type_hints(kind, include_extras=True)
@@ -41,7 +41,7 @@ def _plan(kind: type[Record]) -> tuple[frozenset[str], dict[str, type[Record]]]:
                 isinstance(mark, msgspec.Meta) and (mark.extra or {}).get("instant") for mark in get_args(hint)[1:]
             ):
                 instants.add(field.encode_name)
-            elif isinstance(hint, type) and issubclass(hint, Record):
+            elif isinstance(hint, type) and issubclass(hint, Record) and any(_plan(hint)):
                 nested[field.encode_name] = hint
     return frozenset(instants), nested
 
@@ -102,15 +102,12 @@ def action_from_json(data: Json) -> Action:
 
 def complete_action(action: Action) -> Action:
     """The action with its default ids filled in, its paths and values checked: what every way in ends with."""
-    for name, paths in (("before", action.before or {}), ("set", action.set), ("unset", action.unset)):
-        for path in paths:
-            try:
-                depth = len(tokens_of(path))
-                if isinstance(paths, dict):
-                    check_depth(paths[path], depth)
-            except InputError as error:
-                raise InputError(error.message, field=name) from None
-    both = action.set.keys() & set(action.unset)
+    _check_paths("before", action.before or {})
+    _check_paths("set", action.set)
+    _check_paths("unset", dict.fromkeys(action.unset))
+    if not isinstance(action.set.get("", {}), dict):
+        raise InputError("the path '' is the resource itself, which must be an object", field="set")
+    both = action.unset and action.set.keys() & set(action.unset)
     if both:
         raise InputError(f"{min(both)!r} is in both `set` and `unset`; a path can be only in one", field="unset")
     if not action.operation_id:
@@ -118,6 +115,16 @@ def complete_action(action: Action) -> Action:
     if not action.action_id:
         action = msgspec.structs.replace(action, action_id=action_digest(action))
     return action
+
+
+def _check_paths(field: str, fields: dict[str, Json]) -> None:
+    for path, value in fields.items():
+        try:
+            tokens = tokens_of(path)
+            if isinstance(value, dict | list):
+                check_depth(value, len(tokens))
+        except InputError as error:
+            raise InputError(error.message, field=field) from None
 
 
 def action_digest(action: Action) -> str:

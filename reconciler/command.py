@@ -1,0 +1,50 @@
+"""Making commands: every one gets an id that is a digest of all that makes it what it is, so a repeated one is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from reconciler.records import Change, Command, CommandAction, Compensation
+from reconciler.values.json_value import Json, canonical
+
+
+def command_id(*inputs: Json) -> str:
+    """The id of a command: a digest (BLAKE2b, 16 bytes, hex) of all that makes it what it is."""
+    return hashlib.blake2b(canonical(list(inputs)), digest_size=16).hexdigest()
+
+
+def corrective(
+    resource: str,
+    action: CommandAction,
+    changes: list[Change],
+    *,
+    reason: str,
+    contract: str,
+    rollback_id: str | None = None,
+    drift_id: str | None = None,
+    expect_version: str | None = None,
+    compensation: Compensation | None = None,
+) -> Command:
+    """A command with its id."""
+    identity = command_id(
+        rollback_id or drift_id or "",
+        resource,
+        action,
+        [msgspec.to_builtins(change) for change in changes],
+        None if compensation is None else msgspec.to_builtins(compensation),
+    )
+    return Command(
+        command_id=identity,
+        resource=resource,
+        action=action,
+        changes=changes,
+        expect_exists=action != "create",
+        expect_version=expect_version,
+        compensation=compensation,
+        reason=reason,
+        rollback_id=rollback_id,
+        drift_id=drift_id,
+        contract=contract,
+    )

@@ -1,0 +1,1 @@
+"""Three-way merge of an undo with reality: expected before, expected after, actual."""

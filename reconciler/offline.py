@@ -1,0 +1,147 @@
+"""What the four offline commands compute: from records alone, with no Kafka, no clock and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from reconciler.contracts.model import ContractSet
+from reconciler.drift.compare import compare, is_settling
+from reconciler.drift.correct import correction
+from reconciler.history.resource import ResourceHistory
+from reconciler.history.tree import Gone, Leaf, Object, Unknown, leaves
+from reconciler.json_form import to_json
+from reconciler.plan.build import build_plan
+from reconciler.plan.estate import Estate, estate_of
+from reconciler.plan.model import Plan
+from reconciler.records import Action, Command, FieldDrift, Observation, RollbackRequest, Verdict
+from reconciler.targets.apply import Refusal, decide
+from reconciler.values.instant import Instant
+from reconciler.values.json_value import ABSENT, Absent, Json
+from reconciler.values.pointer import path_of
+
+MERGEABLE = ("set", "keyed", "counter")
+
+
+def folded(actions: Iterable[Action], contracts: ContractSet) -> Iterator[dict[str, Json]]:
+    """What `fold` prints: what is expected of each resource, in the order of their keys."""
+    estate = estate_of(actions, contracts)
+    for resource in sorted(estate.histories):
+        yield expected_of(estate.histories[resource])
+
+
+def expected_of(history: ResourceHistory) -> dict[str, Json]:
+    """The expected state of a resource: its existence, and its known fields with their owners."""
+    fields: dict[str, Json] = {}
+    owners: dict[str, list[str]] = {}
+    for tokens, node in leaves(history.tree):
+        path = path_of(tokens)
+        if tokens and not isinstance(node, Gone):
+            fields[path] = node.value if isinstance(node, Leaf) else {}
+        if node.owner != 0:
+            owners[path] = _owners(history, path, node)
+    if isinstance(history.tree, Object) and history.tree.owner != 0:
+        owners[""] = [history.owner_of(history.tree.owner)]
+    exists = None if isinstance(history.tree, Unknown) else isinstance(history.tree, Object)
+    return {"resource": history.resource, "exists": exists, "fields": fields, "owners": owners}
+
+
+def _owners(history: ResourceHistory, path: str, node: Leaf | Object | Gone) -> list[str]:
+    """Who determines a field: its last writer, or of a value whose members stand on their own all who wrote it."""
+    if not path or history.contract.rule(path).kind not in MERGEABLE or node.owner < 0:
+        return [history.owner_of(node.owner)]
+    writers = [
+        entry.operation_id
+        for entry in history.entries
+        if entry.number not in history.undone and (path in entry.action.set or path in entry.action.unset)
+    ]
+    return list(dict.fromkeys(writers)) or [history.owner_of(node.owner)]
+
+
+def diffed(
+    actions: Iterable[Action], observations: Sequence[Observation], contracts: ContractSet
+) -> Iterator[dict[str, Json]]:
+    """What `diff` prints: the verdict on each resource that a workflow touched, in the order of their keys."""
+    estate = estate_of(actions, contracts, observations)
+    latest = latest_observations(observations)
+    for resource in sorted(estate.histories):
+        verdict, changes, command = judged(estate.histories[resource], latest.get(resource))
+        yield {
+            "resource": resource,
+            "verdict": verdict,
+            "changes": [to_json(change) for change in changes],
+            "command": None if command is None else to_json(command),
+        }
+
+
+def judged(
+    history: ResourceHistory, observation: Observation | None
+) -> tuple[Verdict, list[FieldDrift], Command | None]:
+    """The verdict on one resource as of its observation's own instant, and the command once the drift is confirmed."""
+    if observation is None or observation.exists is None:
+        return "unknown", [], None
+    if observation.observed_at is not None:
+        since = max((action.occurred_at for action in history.in_flight.values()), default=None)
+        if is_settling(history.contract, history.last_write_at, since, observation.observed_at):
+            return "settling", [], None
+    verdict, changes = compare(history.tree, observation, history.contract)
+    return verdict, changes, correction(history.resource, changes, observation, history.contract)
+
+
+def planned(
+    actions: Sequence[Action],
+    observations: Sequence[Observation],
+    request: RollbackRequest,
+    contracts: ContractSet,
+    now: Instant | None = None,
+) -> Plan:
+    """What `plan` prints. Without `now`, it is the latest instant that the input speaks of."""
+    estate: Estate = estate_of(actions, contracts, observations)
+    if now is None:
+        now = max(
+            [action.occurred_at for action in actions]
+            + [item.observed_at for item in observations if item.observed_at is not None],
+            default=0,
+        )
+    return build_plan(request, estate, list(latest_observations(observations).values()), now)
+
+
+def latest_observations(observations: Iterable[Observation]) -> dict[str, Observation]:
+    """The observation of each resource that was made last; of two without an instant, the one that comes later."""
+    latest: dict[str, Observation] = {}
+    for item in observations:
+        known = latest.get(item.resource)
+        if known is None or (item.observed_at or 0) >= (known.observed_at or 0):
+            latest[item.resource] = item
+    return latest
+
+
+def applied(plan: Plan, observations: dict[str, Observation], refusals: list[str]) -> dict[str, Observation]:
+    """What `apply` prints: every resource after each command of the plan was applied to it, in order. A refused command
+    changes nothing and adds a sentence to `refusals`; compensations change no field."""
+    after = dict(observations)
+    for command in (command for wave in plan.waves for command in wave if command.action != "compensate"):
+        known = after.get(command.resource)
+        if known is None or known.exists is None:
+            refusals.append(f"{command.resource}: the file of actual states doesn't say what it holds; add it.")
+            continue
+        result = decide(known.fields if known.exists else ABSENT, known.version, command)
+        if isinstance(result, Refusal):
+            refusals.append(f"{command.resource}{result.path}: {result.reason}; observe it and plan again.")
+        elif isinstance(result, Absent):
+            after[command.resource] = msgspec.structs.replace(known, exists=False, fields={})
+        else:
+            after[command.resource] = msgspec.structs.replace(known, exists=True, fields=result)
+    return after
+
+
+__all__ = [
+    "applied",
+    "diffed",
+    "expected_of",
+    "folded",
+    "judged",
+    "latest_observations",
+    "planned",
+]

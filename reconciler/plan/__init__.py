@@ -1,0 +1,1 @@
+"""Plans: what a rollback would do, worked out before anything is done."""

@@ -1,0 +1,402 @@
+"""Building a plan: select, find what blocks and what stands on it until nothing changes, merge, order, ask for consent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from reconciler.command import corrective
+from reconciler.contracts.cel import approvals_needed, forbidden
+from reconciler.contracts.model import Contract
+from reconciler.plan.blocking import blocked_alone, compensation_of, unknown_neighbours
+from reconciler.plan.commands import undo_command
+from reconciler.plan.dependants import dependants, references_of
+from reconciler.plan.estate import Estate
+from reconciler.plan.model import ApprovalNeeded, Blocked, Kept, Plan, PlannedConflict, PlanStatus, Unchanged
+from reconciler.plan.selection import selected
+from reconciler.plan.story import tell
+from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, kept_fields, undo_resource
+from reconciler.plan.waves import layers
+from reconciler.records import Approval, Command, Observation, RollbackRequest
+from reconciler.values.instant import SECOND, Instant, format_instant
+from reconciler.values.json_value import Json, canonical
+from reconciler.values.pointer import path_of
+
+
+def build_plan(request: RollbackRequest, estate: Estate, observations: Sequence[Observation], now: Instant) -> Plan:
+    """What the request would do. Pure: the same inputs give the same plan, byte for byte.
+
+    Raises InputError where the request's selector is none.
+    """
+    work = _Planning(request, estate, {item.resource: item for item in observations}, now)
+    work.settle()
+    return work.plan()
+
+
+class _Planning:
+    def __init__(
+        self, request: RollbackRequest, estate: Estate, observed: Mapping[str, Observation], now: Instant
+    ) -> None:
+        self._request = request
+        self._estate = estate
+        self._observed = observed
+        self._now = now
+        self._blocked: dict[str, Blocked] = {}
+        self._undos: dict[str, ResourceUndo] = {}
+        self._notes: list[str] = []
+        # The selection in the order of the log; what cascades joins it.
+        self._selection = dict.fromkeys(selected(estate, request.select))
+
+    # -- which operations
+
+    def settle(self) -> None:
+        """Blocks and cascades until nothing changes; each round can only block or add, so it ends."""
+        for name in list(self._selection):
+            self._judge_alone(name)
+        while self._round():
+            pass
+
+    def _live(self) -> set[str]:
+        return self._selection.keys() - self._blocked.keys()
+
+    def _block(self, blocked: Blocked) -> None:
+        self._blocked.setdefault(blocked.operation_id, blocked)
+
+    def _judge_alone(self, name: str) -> None:
+        blocked = blocked_alone(self._estate, name, self._now)
+        if blocked is not None:
+            self._block(blocked)
+            return
+        for unknown in unknown_neighbours(self._estate, name):
+            reason = f"The step {unknown} beside it began and nobody has said how it ended; find out, or wait."
+            self._block(Blocked(operation_id=name, rule="outcome_unknown", reason=reason))
+
+    def _round(self) -> bool:
+        before = (len(self._selection), len(self._blocked))
+        self._undos = self._undo_all()
+        for undo in self._undos.values():
+            self._judge_resource(undo)
+        if (len(self._selection), len(self._blocked)) == before:
+            self._judge_dependants()
+        return (len(self._selection), len(self._blocked)) != before
+
+    def _undo_all(self) -> dict[str, ResourceUndo]:
+        numbers: dict[str, set[int]] = {}
+        for name in self._live():
+            for history, entry in self._estate.entries_of(name):
+                if entry.action.operation != "effect":
+                    numbers.setdefault(history.resource, set()).add(entry.number)
+        undos = {}
+        for resource in sorted(numbers):
+            known = self._undos.get(resource)
+            if known is not None and known.numbers == numbers[resource]:
+                undos[resource] = known
+            else:
+                history = self._estate.histories[resource]
+                undos[resource] = undo_resource(history, numbers[resource], self._observed.get(resource))
+        return undos
+
+    def _judge_resource(self, undo: ResourceUndo) -> None:
+        resource = undo.history.resource
+        if undo.is_needed and undo.merged is None:
+            for number in sorted(undo.numbers):
+                reason = (
+                    f"The actual state of {resource} isn't known, so nobody can say what undoing this would destroy;"
+                    " observe it and plan again."
+                )
+                self._block(_blocked(undo, number, "unobserved", reason))
+        for entry in blind_entries(undo):
+            reason = (
+                f"Nobody recorded what {resource} held before this step, so there is nothing to go back to;"
+                " put it right by hand."
+            )
+            self._block(_blocked(undo, entry.number, "unknown_pre_state", reason))
+        for path, entries in immutable_entries(undo).items():
+            for entry in entries:
+                reason = f"Undoing this would change {path} of {resource}, which its contract calls immutable."
+                self._block(_blocked(undo, entry.number, "immutable", reason))
+
+    def _judge_dependants(self) -> None:
+        for item in dependants(self._estate, self._live(), self._undos, self._observed):
+            policy = self._dependants_policy(item.operation_id)
+            if policy == "orphan":
+                continue
+            if policy == "cascade" and item.by is not None and item.by not in self._blocked:
+                if item.by not in self._selection:
+                    self._selection[item.by] = None
+                    self._notes.append(f"{item.by} is undone as well, because {item.sentence}.")
+                    self._judge_alone(item.by)
+            else:
+                reason = f"It can't be undone alone: {item.sentence}. Undo that as well, or let the contract decide."
+                self._block(Blocked(operation_id=item.operation_id, rule="dependants", reason=reason))
+
+    def _dependants_policy(self, operation_id: str) -> str:
+        """The strictest of the contracts of the operation's resources."""
+        policies = {
+            self._estate.histories[action.resource].contract.undo.dependants
+            for action in self._estate.operations[operation_id].actions
+        }
+        return next(policy for policy in ("block", "cascade", "orphan") if policy in policies)
+
+    # -- what is done about them
+
+    def plan(self) -> Plan:
+        """The plan, once nothing changes any more."""
+        request = self._request
+        commands = self._commands()
+        waves, cycles = self._waves(commands)
+        for cycle in cycles:
+            self._notes.append(
+                f"{', '.join(cycle)} depend on each other in a circle: they go in one wave, the latest change first."
+            )
+        self._note_sources()
+        needed: list[ApprovalNeeded] = []
+        context = self._context(commands)
+        for contract in self._contracts(commands):
+            reason = forbidden(contract, context)
+            if reason is not None:
+                for name in sorted(self._live()):
+                    self._block(Blocked(operation_id=name, rule="forbidden", reason=reason))
+                break
+        is_forbidden = any(blocked.rule == "forbidden" for blocked in self._blocked.values())
+        live = [name for name in self._selection if name in self._live()]
+        content = Plan(
+            rollback_id=request.rollback_id,
+            status="executable",
+            waves=[] if is_forbidden else waves,
+            conflicts=self._conflicts(),
+            kept=self._kept(),
+            blocked=[self._blocked[name] for name in self._selection if name in self._blocked],
+            unchanged=self._unchanged(),
+            approvals_needed=[],
+            operations=live,
+            notes=self._notes,
+            contracts={contract.name: contract.digest for contract in self._contracts(commands)},
+        )
+        plan_hash = hash_of(content)
+        if commands and not is_forbidden:
+            needed = [
+                item for contract in self._contracts(commands) for item in self._missing(contract, context, plan_hash)
+            ]
+        status: PlanStatus = "executable"
+        if is_forbidden:
+            status = "rejected"
+        elif not commands:
+            status = "nothing_to_do"
+        elif needed:
+            status = "needs_approval"
+        plan = msgspec.structs.replace(content, status=status, approvals_needed=needed, plan_hash=plan_hash)
+        return msgspec.structs.replace(plan, story=tell(plan, request, self._estate, self._observed))
+
+    def _reason(self) -> str:
+        request = self._request
+        return request.reason or f"Rollback {request.rollback_id}."
+
+    def _commands(self) -> dict[str, Command]:
+        """The commands by the vertices of the graph: a resource, or an effect's operation on one."""
+        commands = {}
+        for resource, undo in self._undos.items():
+            command = undo_command(undo, self._request.rollback_id, self._reason())
+            if command is not None:
+                commands[resource] = command
+        for name in sorted(self._live()):
+            for history, entry in self._estate.entries_of(name):
+                compensation = compensation_of(history, entry.action)
+                if entry.action.operation == "effect" and compensation is not None:
+                    commands[_effect_vertex(history.resource, entry.number)] = corrective(
+                        history.resource,
+                        "compensate",
+                        [],
+                        reason=self._reason(),
+                        contract=f"{history.contract.name}@{history.contract.version}",
+                        rollback_id=self._request.rollback_id,
+                        compensation=compensation,
+                    )
+        return commands
+
+    def _waves(self, commands: Mapping[str, Command]) -> tuple[list[list[Command]], list[list[str]]]:
+        vertices_of: dict[str, list[str]] = {}
+        latest: dict[str, tuple[int, int]] = {}
+        after: dict[str, set[str]] = {}
+        for name in sorted(self._live()):
+            order = self._estate.operations[name].order
+            for history, entry in self._estate.entries_of(name):
+                is_effect = entry.action.operation == "effect"
+                vertex = _effect_vertex(history.resource, entry.number) if is_effect else history.resource
+                vertices_of.setdefault(name, []).append(vertex)
+                latest[vertex] = max(order, latest.get(vertex, order))
+                if is_effect and history.resource in self._undos:
+                    last = max(self._undos[history.resource].numbers)
+                    first, second = (vertex, history.resource) if entry.number > last else (history.resource, vertex)
+                    after.setdefault(first, set()).add(second)
+        for name, vertices in vertices_of.items():
+            for action in self._estate.operations[name].actions:
+                for needed in action.depends_on:
+                    for vertex in vertices:
+                        after.setdefault(vertex, set()).update(
+                            other for other in vertices_of.get(needed, ()) if other != vertex
+                        )
+        for resource, undo in self._undos.items():
+            self._order_references(resource, undo, after)
+        waves, cycles = layers(latest, after)
+        ordered = [
+            [
+                commands[vertex]
+                for vertex in sorted(wave, key=lambda item: (_reverse(latest[item]), item))
+                if vertex in commands
+            ]
+            for wave in waves
+        ]
+        return [wave for wave in ordered if wave], [
+            cycle for cycle in cycles if any(item in commands for item in cycle)
+        ]
+
+    def _order_references(self, resource: str, undo: ResourceUndo, after: dict[str, set[str]]) -> None:
+        """A resource that refers to another goes first, unless the other must be made before it can be referred to."""
+        held_now = {key for _, key in references_of(self._estate, resource, {}, self._observed)}
+        held_then = {key for _, key in references_of(self._estate, resource, self._undos, self._observed)}
+        for key in held_now | held_then:
+            other = self._undos.get(key)
+            if other is None or key == resource:
+                continue
+            is_made = other.merged is not None and other.merged.creation
+            if is_made and key in held_then:
+                after.setdefault(key, set()).add(resource)
+            elif not is_made:
+                after.setdefault(resource, set()).add(key)
+
+    # -- what is told
+
+    def _contracts(self, commands: Mapping[str, Command]) -> list[Contract]:
+        """The contracts that have a say: of all resources that the live operations touch."""
+        resources = set(self._undos) | {command.resource for command in commands.values()}
+        contracts = {}
+        for resource in sorted(resources):
+            contract = self._estate.histories[resource].contract
+            contracts[contract.name, contract.digest] = contract
+        return [contracts[key] for key in sorted(contracts)]
+
+    def _context(self, commands: Mapping[str, Command]) -> dict[str, Json]:
+        """What the contracts' rules over a plan can ask about."""
+        operations = []
+        for name in self._selection:
+            operation = self._estate.operations.get(name)
+            if operation is None:
+                continue
+            for action in operation.actions:
+                operations.append(
+                    {
+                        "operation_id": name,
+                        "run_id": action.run_id,
+                        "step_id": action.step_id,
+                        "workflow_id": action.workflow_id,
+                        "actor": {"id": "", "kind": ""}
+                        if action.actor is None
+                        else {"id": action.actor.id, "kind": action.actor.kind},
+                        "occurred_at": format_instant(action.occurred_at),
+                        "resource": action.resource,
+                        "operation": action.operation,
+                        "age_s": (self._now - action.occurred_at) / SECOND,
+                    }
+                )
+        requester = self._request.requested_by
+        age_s = (
+            max(
+                (
+                    self._now - action.occurred_at
+                    for name in self._selection
+                    if name in self._estate.operations
+                    for action in self._estate.operations[name].actions
+                ),
+                default=0,
+            )
+            / SECOND
+        )
+        return {
+            "operations": operations,
+            "resources": len({command.resource for command in commands.values()}),
+            "destructive": sum(command.action in ("create", "delete") for command in commands.values()),
+            "fields": sum(len(command.changes) for command in commands.values()),
+            "actor": {"id": "", "kind": ""} if requester is None else {"id": requester.id, "kind": requester.kind},
+            "age_s": age_s,
+            "age": age_s,
+        }
+
+    def _missing(self, contract: Contract, context: dict[str, Json], plan_hash: str) -> list[ApprovalNeeded]:
+        """The consents that a contract asks for and the request doesn't carry."""
+        missing = []
+        for rule in approvals_needed(contract, context):
+            given = {item.by.id for item in self._request.approvals if self._counts(item, rule.roles, plan_hash)}
+            if len(given) < rule.count:
+                missing.append(
+                    ApprovalNeeded(contract=contract.name, roles=list(rule.roles), count=rule.count - len(given))
+                )
+        return missing
+
+    def _counts(self, approval: Approval, roles: Sequence[str], plan_hash: str) -> bool:
+        requester = self._request.requested_by
+        return (
+            (requester is None or approval.by.id != requester.id)
+            and approval.plan_hash in (None, plan_hash)
+            and (not roles or bool(set(roles) & set(approval.roles)))
+        )
+
+    def _conflicts(self) -> list[PlannedConflict]:
+        return [
+            PlannedConflict(
+                resource=resource,
+                path=path_of(conflict.tokens),
+                before=conflict.before,
+                after=conflict.after,
+                actual=conflict.actual,
+                resolution=resolution,
+            )
+            for resource, undo in self._undos.items()
+            if undo.merged is not None
+            for conflict, resolution in undo.merged.conflicts
+        ]
+
+    def _kept(self) -> list[Kept]:
+        return [
+            Kept(resource=resource, path=path, value=value, owner=owner)
+            for resource, undo in self._undos.items()
+            for path, value, owner in kept_fields(undo)
+        ]
+
+    def _unchanged(self) -> list[Unchanged]:
+        return [
+            Unchanged(resource=resource, path=path_of(tokens))
+            for resource, undo in self._undos.items()
+            if undo.merged is not None
+            for tokens in undo.merged.unchanged
+        ]
+
+    def _note_sources(self) -> None:
+        for resource, undo in self._undos.items():
+            for number in sorted(undo.numbers):
+                entry = undo.history.entries[number - 1]
+                if entry.facts.observed_at is not None:
+                    at = format_instant(entry.facts.observed_at)
+                    self._notes.append(
+                        f"What {resource} held before {entry.operation_id} is taken from the observation of {at}."
+                    )
+
+
+def hash_of(plan: Plan) -> str:
+    """The digest (BLAKE2b, 32 bytes, hex) of all that a plan would do and of what it would leave undone."""
+    content = msgspec.structs.replace(plan, status="executable", approvals_needed=[], plan_hash="", story="")
+    return hashlib.blake2b(canonical(msgspec.to_builtins(content)), digest_size=32).hexdigest()
+
+
+def _blocked(undo: ResourceUndo, number: int, rule: str, reason: str) -> Blocked:
+    return Blocked(operation_id=undo.history.owner_of(number), rule=rule, reason=reason)  # type: ignore[arg-type]
+
+
+def _effect_vertex(resource: str, number: int) -> str:
+    return f"{resource} effect {number}"
+
+
+def _reverse(order: tuple[int, int]) -> tuple[int, int]:
+    return -order[0], -order[1]

@@ -1,0 +1,33 @@
+"""Rollback requests in their JSON form: people may be named by their ids alone."""
+
+from __future__ import annotations
+
+from reconciler.json_form import from_json
+from reconciler.records import RollbackRequest
+from reconciler.values.errors import InputError
+from reconciler.values.json_value import Json
+
+
+def request_from_json(data: Json) -> RollbackRequest:
+    """The request that a parsed JSON object describes. Raises InputError naming the field."""
+    if not isinstance(data, dict):
+        raise InputError("a rollback request must be a JSON object")
+    data = dict(data)
+    if isinstance(data.get("requested_by"), str):
+        data["requested_by"] = _person(data["requested_by"])
+    approvals = data.get("approvals")
+    if isinstance(approvals, list):
+        data["approvals"] = [_approval(item) for item in approvals]
+    return from_json(RollbackRequest, data)
+
+
+def _person(name: str) -> Json:
+    return {"id": name, "kind": "user"}
+
+
+def _approval(item: Json) -> Json:
+    if isinstance(item, str):
+        return {"by": _person(item)}
+    if isinstance(item, dict) and isinstance(item.get("by"), str):
+        return {**item, "by": _person(item["by"])}
+    return item

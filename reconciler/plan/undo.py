@@ -1,0 +1,151 @@
+"""The undo of some operations on one resource: its history without them, merged with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import msgspec
+
+from reconciler.history.entry import Entry
+from reconciler.history.resource import ResourceHistory
+from reconciler.history.tree import Gone, Leaf, Node, Object, equal, known_value, node_at
+from reconciler.history.undo import without
+from reconciler.merge.policy import decide
+from reconciler.merge.three_way import Conflict, Merged, Resolved, merge
+from reconciler.records import Action, Observation
+from reconciler.values.json_value import ABSENT, Absent, Json, same
+from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
+
+
+class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
+    """What undoing some of a resource's entries means for it."""
+
+    history: ResourceHistory
+    numbers: frozenset[int]
+    before: Node
+    after: Node
+    observed: Observation | None
+    merged: Merged | None
+    """None where nothing changes, or where the actual state isn't known."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the undo changes what is expected."""
+        return not equal(self.before, self.after)
+
+
+def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed: Observation | None) -> ResourceUndo:
+    """Undoes entries of a history, against what was observed of the resource, if anything was."""
+    before = history.tree
+    after = without(history.entries, history.undone | numbers, history.contract)
+    merged = None
+    if observed is not None and observed.exists is not None and not equal(before, after):
+        known = observed
+        actual: Json | Absent = known.fields if known.exists else ABSENT
+
+        def resolve(conflict: Conflict) -> Resolved:
+            return decide(conflict, history.contract, _undone_action(history, numbers, conflict.tokens), known)
+
+        merged = merge(before, after, actual, history.contract, resolve)
+    return ResourceUndo(
+        history=history, numbers=frozenset(numbers), before=before, after=after, observed=observed, merged=merged
+    )
+
+
+def _undone_action(history: ResourceHistory, numbers: AbstractSet[int], tokens: Tokens) -> Action | None:
+    """The action whose write is undone at a place: the one that owns it, else the last one undone."""
+    node = node_at(history.tree, tokens)
+    if isinstance(node, Leaf | Object | Gone) and node.owner in numbers:
+        return history.entries[node.owner - 1].action
+    return history.entries[max(numbers) - 1].action if numbers else None
+
+
+def blind_entries(undo: ResourceUndo) -> list[Entry]:
+    """The undone entries that wrote a place of which nobody knows what was there before."""
+    if undo.merged is None or not undo.merged.unknown:
+        return []
+    blind = []
+    for number in sorted(undo.numbers):
+        entry = undo.history.entries[number - 1]
+        if any(_overlap(place, tokens) for place in undo.merged.unknown for tokens, _ in entry.writes()):
+            blind.append(entry)
+    without_before = [entry for entry in blind if entry.action.before is None and entry.action.operation != "create"]
+    return without_before or blind
+
+
+def immutable_entries(undo: ResourceUndo) -> dict[str, list[Entry]]:
+    """The immutable fields that the undo would change in a resource that stays, with the entries that wrote them."""
+    if undo.merged is None or undo.merged.removal or undo.merged.creation:
+        return {}
+    found: dict[str, list[Entry]] = {}
+    for path, rule in sorted(undo.history.contract.fields.items()):
+        if not rule.immutable or path.endswith("/*"):
+            continue
+        place = tokens_of(path)
+        for wanted in undo.merged.wanted:
+            if _overlap(place, wanted.tokens) and _changes(place, wanted.tokens, wanted.actual, wanted.value):
+                found[path] = [
+                    entry
+                    for entry in (undo.history.entries[number - 1] for number in sorted(undo.numbers))
+                    if any(_overlap(place, tokens) for tokens, _ in entry.writes())
+                ]
+    return found
+
+
+def _changes(place: Tokens, at: Tokens, old: Json | Absent, new: Json | Absent) -> bool:
+    """Whether replacing `old` by `new` at one place changes what stands at another, at, above or below it."""
+    below = place[len(at) :]
+    return not same(value_at(old, below), value_at(new, below))
+
+
+def kept_fields(undo: ResourceUndo) -> list[tuple[str, Json | Absent, str]]:
+    """What the undone entries wrote and a later write still determines: path, value, owner."""
+    kept: dict[str, tuple[Json | Absent, str]] = {}
+    for number in sorted(undo.numbers):
+        for tokens, _ in undo.history.entries[number - 1].writes():
+            for place, node in _ends(node_at(undo.before, tokens), tokens):
+                owner = node.owner
+                if abs(owner) < number or owner in undo.numbers or abs(owner) == number:
+                    continue
+                if equal(node, node_at(undo.after, place)):
+                    kept[path_of(place)] = (known_value(node), undo.history.owner_of(owner))
+    return [(path, value, owner) for path, (value, owner) in sorted(kept.items())]
+
+
+def _ends(node: Node, tokens: Tokens) -> list[tuple[Tokens, Leaf | Gone | Object]]:
+    """The scalars, arrays, empty objects and absences at and below a place, whoever owns them."""
+    if isinstance(node, Object):
+        ends: list[tuple[Tokens, Leaf | Gone | Object]] = []
+        for name, member in node.members.items():
+            ends += _ends(member, (*tokens, name))
+        return ends or [(tokens, node)]
+    return [(tokens, node)] if isinstance(node, Leaf | Gone) else []
+
+
+def fragments(undo: ResourceUndo) -> list[tuple[int, int, Tokens]]:
+    """Objects that an undone entry brought into being and of which later writes of other operations would leave a
+    fragment: the undone entry, the later one, the place of the object. Members of a `map` stand on their own."""
+    found: list[tuple[int, int, Tokens]] = []
+    _find_fragments(undo, undo.before, undo.after, (), found)
+    return found
+
+
+def _find_fragments(
+    undo: ResourceUndo, before: Node, after: Node, tokens: Tokens, found: list[tuple[int, int, Tokens]]
+) -> None:
+    if not (isinstance(before, Object) and isinstance(after, Object)):
+        return
+    if before.owner in undo.numbers and after.owner > 0 and after.owner != before.owner:
+        rule = undo.history.contract.rule(path_of(tokens))
+        later = undo.history.entries[after.owner - 1]
+        writes_it_itself = any(place == tokens for place, _ in later.writes())
+        if after.owner > before.owner and not writes_it_itself and not (tokens and rule.kind == "map"):
+            found.append((before.owner, after.owner, tokens))
+    for name in sorted(before.members.keys() & after.members.keys()):
+        _find_fragments(undo, before.members[name], after.members[name], (*tokens, name), found)
+
+
+def _overlap(one: Tokens, other: Tokens) -> bool:
+    """Whether one place is at, above or below the other."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]

@@ -1,0 +1,147 @@
+"""`fold`, `diff`, `plan` and `apply`: the rules of the product on JSON Lines files alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+from reconciler.contracts.loader import load_contracts
+
+from reconciler.contracts.model import ContractSet
+from reconciler.json_form import action_from_json, from_json, observation_from_json, to_json
+from reconciler.offline import applied, diffed, folded, latest_observations, planned
+from reconciler.plan.model import Plan
+from reconciler.plan.request import request_from_json
+from reconciler.records import Action, Observation
+from reconciler.values.errors import InputError
+from reconciler.values.instant import parse_instant
+from reconciler.values.json_value import Json, parse
+
+EXIT_REJECTED = 3
+
+_R = TypeVar("_R")
+
+_file = click.Path(exists=False, dir_okay=False, allow_dash=True, path_type=Path)
+_actions = click.option("--actions", "actions_file", type=_file, required=True, help="Actions, one JSON object a line.")
+_actual = click.option(
+    "--actual", "actual_file", type=_file, required=True, help="Observations, one JSON object a line."
+)
+_contracts = click.option(
+    "--contracts", "contracts_folder", type=click.Path(path_type=Path), help="Folder of contracts, a YAML file each."
+)
+
+
+@click.command()
+@_actions
+@_contracts
+def fold(actions_file: Path, contracts_folder: Path | None) -> None:
+    """Fold actions into expected state: one line a resource."""
+    _print_lines(folded(_read_actions(actions_file), _load(contracts_folder)))
+
+
+@click.command()
+@_actions
+@_actual
+@_contracts
+def diff(actions_file: Path, actual_file: Path, contracts_folder: Path | None) -> None:
+    """Compare expected with actual state: one line a resource, with the command that would be sent."""
+    observations = _read_observations(actual_file)
+    _print_lines(diffed(_read_actions(actions_file), observations, _load(contracts_folder)))
+
+
+@click.command()
+@_actions
+@_actual
+@click.option("--request", "request_file", type=_file, required=True, help="The rollback request, one JSON object.")
+@_contracts
+@click.option("--now", "now", help="The instant to judge ages by; without it the latest that the files speak of.")
+def plan(
+    actions_file: Path, actual_file: Path, request_file: Path, contracts_folder: Path | None, now: str | None
+) -> None:
+    """Plan a rollback. Exits with 3 if a contract rejects it."""
+    request = _located(request_file, None, request_from_json, _read_json(request_file))
+    instant = None if now is None else _located(Path("--now"), None, parse_instant, now)
+    result = planned(
+        list(_read_actions(actions_file)), _read_observations(actual_file), request, _load(contracts_folder), instant
+    )
+    _print_lines(iter([to_json(result)]))
+    if result.status == "rejected":
+        sys.exit(EXIT_REJECTED)
+
+
+@click.command()
+@click.option("--plan", "plan_file", type=_file, required=True, help="A plan, as `plan` printed it.")
+@_actual
+def apply(plan_file: Path, actual_file: Path) -> None:
+    """Apply every command of a plan to actual state: one line a resource."""
+    result = _located(plan_file, None, lambda data: from_json(Plan, data), _read_json(plan_file))
+    latest = latest_observations(_read_observations(actual_file))
+    refusals: list[str] = []
+    after = applied(result, latest, refusals)
+    _print_lines(to_json(after[resource]) for resource in sorted(after))
+    for refusal in refusals:
+        click.echo(f"reconciler: {refusal}", err=True)
+    if refusals:
+        sys.exit(1)
+
+
+def _load(folder: Path | None) -> ContractSet:
+    return ContractSet(()) if folder is None else load_contracts(folder)
+
+
+def _print_lines(lines: Iterator[Any]) -> None:
+    write = sys.stdout.buffer.write
+    for line in lines:
+        write(canonical_line(line))
+    sys.stdout.buffer.flush()
+
+
+def canonical_line(line: Json) -> bytes:
+    """A line of output: keys in the order in which they are meant to be read."""
+    return orjson.dumps(line) + b"\n"
+
+
+def _read_actions(file: Path) -> Iterator[Action]:
+    return _read_lines(file, action_from_json)
+
+
+def _read_observations(file: Path) -> list[Observation]:
+    return list(_read_lines(file, observation_from_json))
+
+
+def _read_lines(file: Path, read: Callable[[Json], _R]) -> Iterator[_R]:
+    for number, line in enumerate(_open(file), 1):
+        if line.strip():
+            yield _located(file, number, lambda text: read(parse(text)), line)
+
+
+def _read_json(file: Path) -> Json:
+    text = b"".join(_open(file))
+    return _located(file, None, parse, text)
+
+
+def _open(file: Path) -> Iterator[bytes]:
+    try:
+        if str(file) == "-":
+            yield from sys.stdin.buffer
+            return
+        with file.open("rb") as lines:
+            yield from lines
+    except OSError as error:
+        raise InputError(f"{file} can't be read: {error.strerror}; check the path") from None
+
+
+def _located(file: Path, line: int | None, read: Callable[[Any], _R], data: Any) -> _R:
+    """Reads, and puts the file and line before what an input error says."""
+    try:
+        return read(data)
+    except InputError as error:
+        place = str(file) if line is None else f"{file}:{line}"
+        raise InputError(f"{place}: {error}") from None
+
+
+__all__ = ["apply", "diff", "fold", "plan"]
