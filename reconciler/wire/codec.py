@@ -15,7 +15,8 @@ that are there (`strict_reader`); depth is bounded by the schema, and by `json_v
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -24,7 +25,14 @@ import fastavro
 from reconciler.records import Record
 from reconciler.wire import action_reader, changelog
 from reconciler.wire.conversion import RECORDS, Conversion
-from reconciler.wire.errors import DecodeError, EncodeError, RecordTooLargeError, SchemaFolderError, UnknownSchemaError
+from reconciler.wire.errors import (
+    DecodeError,
+    EncodeError,
+    RecordTooLargeError,
+    RegistryError,
+    SchemaFolderError,
+    UnknownSchemaError,
+)
 from reconciler.wire.schema_folder import SchemaFolder, SchemaVersion, is_packaged, packaged_folder
 from reconciler.wire.strict_reader import AvroSchema, UnreadableSchemaError, compile_reader, read_whole
 
@@ -37,6 +45,8 @@ MAX_STATE_BYTES: Final = 8 * 1024 * 1024
 MAGIC: Final = 0
 _PREFIX_BYTES: Final = 5
 
+_LOG: Final = logging.getLogger(__name__)
+
 Reader: TypeAlias = Callable[[bytes], Record]
 Writer: TypeAlias = Callable[[Record], bytes]
 
@@ -48,7 +58,8 @@ class SchemaIds(Protocol):
     """Where ids come from, when not from the lock file alone: `reconciler.wire.registry`."""
 
     def id_of(self, subject: str, version: SchemaVersion) -> int | None:
-        """The id under which a subject has this schema; None where it can't be had just now."""
+        """The id under which a subject has this schema; None where it can't be had just now. Raises RegistryError where
+        the registry hasn't it, or gives one that can't be used."""
         ...
 
     def schema_of(self, schema_id: int) -> AvroSchema | None:
@@ -78,6 +89,7 @@ class Codec:
         self._by_full_name = {kind.full_name: kind for kind in self._kinds.values()}
         self._readers: dict[bytes, Reader] = {}
         self._headers: dict[tuple[str, str], bytes] = {}
+        self._warned: set[str] = set()
         for version in folder.by_id.values():
             self._readers[schema_header(version.id)] = self._kinds[version.name].reader(version.schema)
 
@@ -85,6 +97,22 @@ class Codec:
     def packaged(cls, *, folder: Path | None = None, max_record_bytes: int = MAX_RECORD_BYTES) -> Codec:
         """A codec that needs no registry: ids from the lock file."""
         return cls(packaged_folder() if folder is None else SchemaFolder(folder), max_record_bytes=max_record_bytes)
+
+    @classmethod
+    def with_registry(
+        cls,
+        url: str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        cache_file: Path | None = None,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+    ) -> Codec:
+        """A codec that takes its ids from a registry; see `reconciler.wire.registry.Registry` for the settings. Nothing is
+        asked of it yet. Raises RegistryError where the settings can't be used."""
+        from reconciler.wire.registry import Registry  # noqa: PLC0415  costs half a second, which the packaged codec needn't pay
+
+        registry = Registry(url, settings=settings, cache_file=cache_file)
+        return cls(packaged_folder(), registry, max_record_bytes=max_record_bytes)
 
     def encode(self, topic: str, record: Record) -> bytes:
         """The wire bytes of a record for a topic (its whole name). Raises EncodeError."""
@@ -109,24 +137,44 @@ class Codec:
         return self._new_header(topic, name) if header is None else header
 
     def prepare(self, uses: Iterable[tuple[str, type[Record]]]) -> None:
-        """Learns the ids for topics and kinds beforehand, so that no record waits for the registry."""
+        """Learns the ids for topics and kinds beforehand, so that no record waits for the registry. Raises RegistryError
+        where it was asked and hasn't them; where it is down, packaged ids serve until it is up."""
         for topic, kind in uses:
-            self.header(topic, kind)
+            name = _NAMES[kind]
+            header = self._registry_header(topic, name)
+            if header is not None:
+                self._headers[topic, name] = header
 
     def _limit(self, name: str) -> int:
         return max(MAX_STATE_BYTES, self._max_record_bytes) if name in _STATE_KINDS else self._max_record_bytes
 
     def _new_header(self, topic: str, name: str) -> bytes:
-        version = self._kinds[name].latest
+        packaged = schema_header(self._kinds[name].latest.id)
         if self._ids is None:
-            header = schema_header(version.id)
+            header: bytes | None = packaged
         else:
-            schema_id = self._ids.id_of(subject_of(topic), version)
-            if schema_id is None:
-                return schema_header(version.id)  # not remembered: the next record asks again
-            header = schema_header(schema_id)
-            self._readers.setdefault(header, self._kinds[name].reader(version.schema))
+            try:
+                header = self._registry_header(topic, name)
+            except RegistryError as error:
+                header = None
+                if topic not in self._warned:
+                    self._warned.add(topic)
+                    _LOG.warning("%s; packaged ids serve until then, and Kafka UI can't show these records", error)
+        if header is None:
+            return packaged  # not remembered: the next record asks again, and the registry's client says when not to
         self._headers[topic, name] = header
+        return header
+
+    def _registry_header(self, topic: str, name: str) -> bytes | None:
+        """The header with the registry's id; None where there is no registry, or it is down. Raises RegistryError."""
+        if self._ids is None:
+            return None
+        version = self._kinds[name].latest
+        schema_id = self._ids.id_of(subject_of(topic), version)
+        if schema_id is None:
+            return None
+        header = schema_header(schema_id)
+        self._readers.setdefault(header, self._kinds[name].reader(version.schema))
         return header
 
     def _unseen(self, payload: bytes) -> Reader:

@@ -52,3 +52,7 @@ class SchemaFolderError(ReconcilerError):
 
 class RegistryError(ReconcilerError):
     """The schema registry refused, or could not be asked, when a person asked for it."""
+
+
+class NotRegisteredError(RegistryError):
+    """The registry was asked, and hasn't the schema."""

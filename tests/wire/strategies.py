@@ -36,7 +36,11 @@ JSON = st.recursive(
 ) | st.sampled_from([{}, [], [[]], [{}], {"": {}}, {"": None}])
 OBJECTS = st.dictionaries(TEXTS, JSON, max_size=4)
 PATHS = st.lists(TEXTS, max_size=4).map(lambda tokens: path_of(tuple(tokens)))
-PATH_VALUES = st.dictionaries(PATHS, JSON, max_size=4)
+PATH_VALUES = st.tuples(
+    st.dictionaries(PATHS.filter(bool), JSON, max_size=4), st.just({}) | st.fixed_dictionaries({"": OBJECTS})
+).map(
+    lambda parts: {**parts[0], **parts[1]}  # the path '' is the resource itself, which is an object
+)
 RESOURCES = st.builds(resource_key, *(st.text("abcXYZ09 /%~é\U0001f9ea.", min_size=1, max_size=6) for _ in range(3)))
 
 ACTORS = st.builds(records.Actor, id=TEXTS, kind=TEXTS)
