@@ -19,7 +19,7 @@ from reconciler.plan.selection import selected
 from reconciler.plan.story import tell
 from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, kept_fields, undo_resource
 from reconciler.plan.waves import layers
-from reconciler.records import Approval, Command, Observation, RollbackRequest
+from reconciler.records import Action, Actor, Approval, Command, Observation, RollbackRequest
 from reconciler.values.instant import SECOND, Instant, format_instant
 from reconciler.values.json_value import Json, canonical
 from reconciler.values.pointer import path_of
@@ -188,7 +188,7 @@ class _Planning:
         elif needed:
             status = "needs_approval"
         plan = msgspec.structs.replace(content, status=status, approvals_needed=needed, plan_hash=plan_hash)
-        return msgspec.structs.replace(plan, story=tell(plan, request, self._estate, self._observed))
+        return msgspec.structs.replace(plan, story=tell(plan, request, self._estate))
 
     def _reason(self) -> str:
         request = self._request
@@ -280,49 +280,39 @@ class _Planning:
 
     def _context(self, commands: Mapping[str, Command]) -> dict[str, Json]:
         """What the contracts' rules over a plan can ask about."""
-        operations = []
-        for name in self._selection:
-            operation = self._estate.operations.get(name)
-            if operation is None:
-                continue
-            for action in operation.actions:
-                operations.append(
-                    {
-                        "operation_id": name,
-                        "run_id": action.run_id,
-                        "step_id": action.step_id,
-                        "workflow_id": action.workflow_id,
-                        "actor": {"id": "", "kind": ""}
-                        if action.actor is None
-                        else {"id": action.actor.id, "kind": action.actor.kind},
-                        "occurred_at": format_instant(action.occurred_at),
-                        "resource": action.resource,
-                        "operation": action.operation,
-                        "age_s": (self._now - action.occurred_at) / SECOND,
-                    }
-                )
-        requester = self._request.requested_by
-        age_s = (
-            max(
-                (
-                    self._now - action.occurred_at
-                    for name in self._selection
-                    if name in self._estate.operations
-                    for action in self._estate.operations[name].actions
-                ),
-                default=0,
-            )
-            / SECOND
-        )
+        operations = [
+            {
+                "operation_id": action.operation_id,
+                "run_id": action.run_id,
+                "step_id": action.step_id,
+                "workflow_id": action.workflow_id,
+                "actor": _person(action.actor),
+                "occurred_at": format_instant(action.occurred_at),
+                "resource": action.resource,
+                "operation": action.operation,
+                "age_s": (self._now - action.occurred_at) / SECOND,
+            }
+            for action in self._selected_actions()
+        ]
+        oldest = min((action.occurred_at for action in self._selected_actions()), default=self._now)
+        age_s = (self._now - oldest) / SECOND
         return {
             "operations": operations,
             "resources": len({command.resource for command in commands.values()}),
             "destructive": sum(command.action in ("create", "delete") for command in commands.values()),
             "fields": sum(len(command.changes) for command in commands.values()),
-            "actor": {"id": "", "kind": ""} if requester is None else {"id": requester.id, "kind": requester.kind},
+            "actor": _person(self._request.requested_by),
             "age_s": age_s,
             "age": age_s,
         }
+
+    def _selected_actions(self) -> list[Action]:
+        return [
+            action
+            for name in self._selection
+            if name in self._estate.operations
+            for action in self._estate.operations[name].actions
+        ]
 
     def _missing(self, contract: Contract, context: dict[str, Json], plan_hash: str) -> list[ApprovalNeeded]:
         """The consents that a contract asks for and the request doesn't carry."""
@@ -382,6 +372,10 @@ class _Planning:
                     self._notes.append(
                         f"What {resource} held before {entry.operation_id} is taken from the observation of {at}."
                     )
+
+
+def _person(actor: Actor | None) -> dict[str, Json]:
+    return {"id": "", "kind": ""} if actor is None else {"id": actor.id, "kind": actor.kind}
 
 
 def hash_of(plan: Plan) -> str:

@@ -5,19 +5,17 @@ The first sentences carry no ids; labels come from the contracts, and the values
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from reconciler.contracts.model import Contract
 from reconciler.plan.estate import Estate
 from reconciler.plan.model import Plan, PlannedConflict
-from reconciler.records import Change, Command, Observation, RollbackRequest
+from reconciler.records import Change, Command, RollbackRequest
 from reconciler.values.json_value import ABSENT, Absent, Json, canonical
 from reconciler.values.resource_key import parse_resource_key
 
 _LONGEST_VALUE = 60  # characters of a value that a person reads in a sentence
 
 
-def tell(plan: Plan, request: RollbackRequest, estate: Estate, observed: Mapping[str, Observation]) -> str:
+def tell(plan: Plan, request: RollbackRequest, estate: Estate) -> str:
     """The story of a plan, in Markdown."""
     teller = _Teller(plan, request, estate)
     return "\n\n".join(part for part in teller.parts() if part)
@@ -93,7 +91,7 @@ class _Teller:
     def _field(self, resource: str, path: str) -> str:
         if path == "":
             return "the record"
-        return self._contract(resource).labels.get(path) or path.lstrip("/").replace("/", " › ")
+        return self._contract(resource).labels.get(path) or path.lstrip("/").replace("/", ", ")
 
     def _as(self, resource: str, path: str, value: Json | Absent) -> str:
         if value is ABSENT:

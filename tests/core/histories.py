@@ -49,11 +49,8 @@ def wild_actions(draw: st.DrawFn, max_size: int = 8) -> list[Action]:
     for number in range(1, draw(st.integers(1, max_size)) + 1):
         operation = draw(st.sampled_from(["create", "update", "update", "update", "update", "delete", "effect"]))
         set_ = draw(st.dictionaries(PATHS, VALUES, max_size=3)) if operation in ("create", "update") else {}
-        unset = (
-            draw(st.lists(PATHS.filter(lambda path: path not in set_), max_size=2, unique=True))
-            if operation == "update"
-            else []
-        )
+        drawn = draw(st.lists(PATHS, max_size=2, unique=True)) if operation == "update" else []
+        unset = [path for path in drawn if path not in set_]
         before = draw(
             st.none() | st.dictionaries(PATHS | st.sampled_from([*set_, *unset] or ["/a"]), VALUES, max_size=3)
         )
