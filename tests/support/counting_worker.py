@@ -1,0 +1,91 @@
+"""A worker process with the counting machine: `python -m tests.support.counting_worker`, settings from the environment.
+
+COUNTING_MACHINE=tally takes the machine without history. PAUSE_AT=<point>:<partition or any>:<batches> makes the process
+stop itself (SIGSTOP) at that point of a batch once so many batches were written: for the tests with zombies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from reconciler.values.errors import ReconcilerError
+from reconciler.wire.codec import Codec
+from reconciler.wire.topics import TopicNames
+from streams.logs import configure_logging
+from streams.runner.pipeline import resource_pipeline
+from streams.settings import load_settings
+from streams.store import producer
+from streams.worker.main import run_worker
+from tests.support.counting import CountingMachine, TallyMachine
+
+
+def main() -> None:
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    _arrange_pause(settings.data_dir)
+    if os.environ.get("SLOW_RECOVERY_S"):
+        _slow_recovery(float(os.environ["SLOW_RECOVERY_S"]), settings.data_dir)
+    machine = TallyMachine() if os.environ.get("COUNTING_MACHINE") == "tally" else CountingMachine()
+    pipeline = resource_pipeline(machine, TopicNames(settings.topic_prefix))
+    port_file = settings.data_dir / "port"
+    try:
+        run_worker(settings, pipeline, Codec.packaged(), on_listening=lambda port: _tell(port_file, str(port)))
+    except ReconcilerError as error:
+        print(f"reconciler: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _tell(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
+
+
+def _arrange_pause(data_dir: Path) -> None:
+    """Stops the process by itself between two steps of a write, as a zombie must be made: by chance it takes days."""
+    point, _, rest = os.environ.get("PAUSE_AT", "").partition(":")
+    if not point:
+        return
+    where, _, after = rest.partition(":")
+    state = {"batches": 0, "paused": False}
+
+    def maybe_pause(here: str, partition: int) -> None:
+        if here != point or state["paused"] or state["batches"] < int(after or 0) or where not in ("any", str(partition)):
+            return
+        state["paused"] = True
+        _tell(data_dir / "paused", str(partition))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.2)  # the stop takes effect in here
+
+    original = producer._produce_changelog
+
+    def produce_changelog(client: Any, names: Any, batch: Any, ends: Any, deadline: float) -> None:
+        state["batches"] += 1
+        maybe_pause("between-effects-and-changelog", names.partition)
+        original(client, names, batch, ends, max(deadline, time.monotonic() + 20))
+        maybe_pause("before-commit", names.partition)
+
+    producer._produce_changelog = produce_changelog  # type: ignore[assignment]
+
+
+def _slow_recovery(seconds: float, data_dir: Path) -> None:
+    """Makes each step of a recovery take a while, so that it can be hit."""
+    from streams.store.recovery import Takeover
+
+    original = Takeover._apply
+
+    def apply(self: Any, item: Any, records: Any, ends: Any, report: Any) -> None:
+        _tell(data_dir / "recovering", str(item.partition))
+        time.sleep(seconds)
+        original(self, item, records, ends, report)
+
+    Takeover._apply = apply  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()
