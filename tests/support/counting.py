@@ -58,9 +58,7 @@ class CountingMachine:
         assert isinstance(state, Count)
         return state.due_at
 
-    def step(
-        self, state: object, event: Event, now: int, history: HistoryReader
-    ) -> tuple[object, tuple[Effect, ...]]:
+    def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
         assert isinstance(state, Count)
         replace = msgspec.structs.replace
         if isinstance(event, Timer):
@@ -120,7 +118,9 @@ def _command(event: Action, counted: Count) -> Command:
 
 
 def _alert(event: Action, now: int) -> Alert:
-    return Alert(alert_id=f"alert/{event.action_id}", subject=event.resource, kind="test", message="Look.", occurred_at=now)
+    return Alert(
+        alert_id=f"alert/{event.action_id}", subject=event.resource, kind="test", message="Look.", occurred_at=now
+    )
 
 
 class TallyMachine(CountingMachine):

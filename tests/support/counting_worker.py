@@ -55,7 +55,12 @@ def _arrange_pause(data_dir: Path) -> None:
     state = {"batches": 0, "paused": False}
 
     def maybe_pause(here: str, partition: int) -> None:
-        if here != point or state["paused"] or state["batches"] < int(after or 0) or where not in ("any", str(partition)):
+        if (
+            here != point
+            or state["paused"]
+            or state["batches"] < int(after or 0)
+            or where not in ("any", str(partition))
+        ):
             return
         state["paused"] = True
         _tell(data_dir / "paused", str(partition))

@@ -156,9 +156,18 @@ class Estate:
     def lag(self) -> int:
         """Records of all input topics that the group hasn't committed."""
         names = self.topics
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group, "isolation.level": "read_committed"})
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": self.group, "isolation.level": "read_committed"}
+        )
         try:
-            topics = (names.actions, names.observations, names.outcomes, names.undo_steps, names.decisions, names.timers)
+            topics = (
+                names.actions,
+                names.observations,
+                names.outcomes,
+                names.undo_steps,
+                names.decisions,
+                names.timers,
+            )
             places = [TopicPartition(topic, partition) for topic in topics for partition in range(self.partitions)]
             committed = consumer.committed(places, timeout=10)
             return sum(
@@ -181,7 +190,7 @@ def _found(message: Message) -> Found:
         message.offset() or 0,
         message.key(),
         message.value(),
-        dict(message.headers() or []),
+        {name: value for name, value in message.headers() or [] if isinstance(value, bytes)},
         message.timestamp()[1],
     )
 
@@ -243,7 +252,7 @@ class WorkerProcess:
 
     def __init__(self, estate: Estate, folder: Path, **environment: str) -> None:
         self.data_dir = folder
-        self._folder_made = folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self._environment = {
             "RECONCILER_BOOTSTRAP_SERVERS": estate.bootstrap,
             "RECONCILER_TOPIC_PREFIX": estate.prefix,

@@ -1,0 +1,59 @@
+"""/live, /ready and /metrics, on the configured address. Faust's own web server is off: it binds all interfaces, and serves
+table data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from reconciler.values.errors import InputError
+from streams.metrics import WorkerMetrics
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class HealthServer:
+    """The server. `problem` gives one sentence on why the worker is not ready, None when it is."""
+
+    def __init__(self, host: str, port: int, metrics: WorkerMetrics, problem: Callable[[], str | None]) -> None:
+        self._host = host
+        self._port = port
+        self._metrics = metrics
+        self._problem = problem
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> int:
+        """Listens, and returns the port. Raises InputError where the address can't be had."""
+        app = web.Application()
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics_page)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise InputError(
+                f"can't listen on {self._host}:{self._port} ({error.strerror or error}); "
+                "set RECONCILER_HTTP_HOST and RECONCILER_HTTP_PORT"
+            ) from None
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def stop(self) -> None:
+        """Stops listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        problem = self._problem()
+        return web.json_response({"ready": problem is None, "why": problem}, status=200 if problem is None else 503)
+
+    async def _metrics_page(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": _METRICS_TYPE})

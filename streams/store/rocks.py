@@ -1,0 +1,148 @@
+"""A store in RocksDB: one database a partition, every batch and its checkpoint in one WriteBatch.
+
+The batch is written only after the brokers have it, so the store is never ahead of the changelog; and atomically through
+the write-ahead log, so an unclean stop leaves it at the end of some batch. What doesn't fit (another cluster, another
+format, a corrupt file) is wiped and read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import msgspec
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+
+from streams.store.port import Checkpoint, EntryChange, HeadChange
+
+logger = logging.getLogger(__name__)
+
+_HEAD = b"h"
+_DUE = b"d"
+_ENTRY = b"e"
+_IDENTITY = b"identity"
+_CHECKPOINT = b"checkpoint"
+_FORMAT = "1"
+_BLOOM_BITS = 10
+_WRITE_BUFFER_BYTES = 16 << 20
+_KEPT_LOGS = 2
+_DUE_FORMAT = struct.Struct(">q")
+
+# Shared by all partitions of the process.
+_BLOCK_CACHE_BYTES = 64 << 20
+
+
+class RocksStores:
+    """Opens the stores of a worker, with one block cache for all."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        """`identity` names cluster and topics: a store of any other is wiped."""
+        self._folder = folder
+        self._identity = f"{_FORMAT} {identity}"
+        self._cache = Cache(_BLOCK_CACHE_BYTES)
+
+    def open(self, name: str) -> RocksStore:
+        """The store of this name. One process at a time: RocksDB's own lock sees to it."""
+        return RocksStore(self._folder / name, self._identity, self._cache)
+
+
+class RocksStore:
+    """Implements `PartitionStore`."""
+
+    def __init__(self, path: Path, identity: str, cache: Cache) -> None:
+        self._path = path
+        self._identity = identity.encode()
+        self._cache = cache
+        try:
+            self._open()
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise
+            logger.warning("the store %s can't be opened (%s); it is rebuilt from the changelog", path, error)
+            shutil.rmtree(path, ignore_errors=True)
+            self._open()
+        if self._database.get(_IDENTITY) != self._identity:
+            self.wipe()
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = Rdict(str(self._path), _options(self._cache))
+
+    def wipe(self) -> None:
+        self._database.close()
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._open()
+        self._database.put(_IDENTITY, self._identity)
+
+    def checkpoint(self) -> Checkpoint | None:
+        value = self._database.get(_CHECKPOINT)
+        if value is None:
+            return None
+        try:
+            return msgspec.json.decode(value, type=Checkpoint)
+        except msgspec.DecodeError:
+            logger.warning("the store %s has no readable checkpoint; it is rebuilt from the changelog", self._path)
+            self.wipe()
+            return None
+
+    def head(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._database.get(_HEAD + key)
+        return value
+
+    def heads(self) -> Iterator[tuple[bytes, bytes]]:
+        return self._scan(_HEAD)
+
+    def due(self) -> Iterator[tuple[bytes, int]]:
+        for key, value in self._scan(_DUE):
+            yield key, _DUE_FORMAT.unpack(value)[0]
+
+    def entry(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._database.get(_ENTRY + key)
+        return value
+
+    def entries(self, resource: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._scan(_ENTRY + resource + b"\0")
+
+    def _scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        length = len(prefix)
+        # In raw mode keys and values are bytes; the stubs know only the other mode.
+        for key, value in cast("Iterator[tuple[bytes, bytes]]", self._database.items(from_key=prefix)):
+            if not key.startswith(prefix):
+                return
+            yield key[length:], value
+
+    def write(self, heads: Sequence[HeadChange], entries: Sequence[EntryChange], checkpoint: Checkpoint) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for key, value, due_at in heads:
+            batch.put(_HEAD + key, value)
+            if due_at is None:
+                batch.delete(_DUE + key)
+            else:
+                batch.put(_DUE + key, _DUE_FORMAT.pack(due_at))
+        for key, entry in entries:
+            if entry is None:
+                batch.delete(_ENTRY + key)
+            else:
+                batch.put(_ENTRY + key, entry)
+        batch.put(_CHECKPOINT, msgspec.json.encode(checkpoint))
+        self._database.write(batch)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _options(cache: Cache) -> Options:
+    # Given at every opening: rocksdict reloads none of it.
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_bloom_filter(_BLOOM_BITS, block_based=False)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    options.set_keep_log_file_num(_KEPT_LOGS)
+    return options

@@ -1,0 +1,219 @@
+"""The table of one owned partition: decoded heads in front of the store, and the changes of the batch in flight.
+
+A head that a batch touches is changed where it stands; there is no way back but the one for a batch that is stepped again
+(`rollback`). If a batch can't be written, the process ends and the table with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+
+from reconciler.machines.protocol import Machine
+from reconciler.wire.codec import MAX_STATE_BYTES
+from streams.store.envelope import HeadEnvelope, entry_key
+from streams.store.port import Checkpoint, EntryChange, HeadChange, PartitionStore
+
+# How much of the cache goes at once when it is full: evicting one by one costs more than a miss.
+_EVICTED_SHARE = 10
+
+
+# What the envelope around a state may take: the key three times over, and offsets of some dozens of inputs.
+_ENVELOPE_BYTES = 16 * 1024
+
+
+class StateTooLarge(Exception):
+    """A head or history entry that no changelog record can hold."""
+
+
+def check_state_size(resource: str, size: int) -> None:
+    """Raises StateTooLarge for an encoded state or entry that is beyond what the changelog takes."""
+    if size > MAX_STATE_BYTES - _ENVELOPE_BYTES:
+        raise StateTooLarge(f"{size} bytes for {resource} are beyond the limit of {MAX_STATE_BYTES - _ENVELOPE_BYTES}")
+
+
+class Head:
+    """What the table holds for one resource, decoded."""
+
+    __slots__ = ("due_at", "key", "resource", "sources", "state")
+
+    def __init__(self, key: bytes, resource: str, state: object, sources: list[int], due_at: int | None) -> None:
+        self.key = key
+        self.resource = resource
+        self.state = state
+        self.sources = sources
+        """The offset of the last record of each input that went into it; -1 where there was none."""
+        self.due_at = due_at
+
+
+class BatchChanges:
+    """What a batch changed, encoded, ready to be written."""
+
+    __slots__ = ("checkpointed_heads", "entries", "heads", "touched")
+
+    def __init__(
+        self,
+        heads: Sequence[tuple[bytes, bytes]],
+        checkpointed_heads: Sequence[HeadChange],
+        entries: Sequence[EntryChange],
+        touched: Mapping[str, object],
+    ) -> None:
+        self.heads = heads
+        self.checkpointed_heads = checkpointed_heads
+        self.entries = entries
+        self.touched = touched
+
+
+class PartitionTable:
+    """Heads and history of one partition. Used from one thread but for `persist`, which writes the store alone."""
+
+    def __init__(
+        self, machine: Machine, store: PartitionStore, envelope: HeadEnvelope, inputs: int, cache_entries: int
+    ) -> None:
+        self._machine = machine
+        self._store = store
+        self._envelope = envelope
+        self._inputs = inputs
+        self._cache_entries = cache_entries
+        self.cached: dict[bytes, Head] = {}
+        """Decoded heads by key. The runner's loop reads it directly; only `load` and `_evict` change its members."""
+        self._touched: dict[bytes, tuple[Head, object, list[int], int | None]] = {}
+        self._entries: dict[bytes, dict[str, bytes | None]] = {}
+        self.history = History(store, self._entries)
+
+    def load(self, key: bytes, resource: str) -> Head:
+        """The head of a key that isn't cached, new where the table has none. Raises ChangelogMismatch."""
+        value = self._store.head(key)
+        if value is None:
+            head = Head(key, resource, self._machine.initial(resource), [-1] * self._inputs, None)
+        else:
+            _, sources, state = self._envelope.decode(key, value)
+            decoded = self._machine.decode(resource, state)
+            head = Head(key, resource, decoded, sources, self._machine.due_at(decoded))
+        self.cached[key] = head
+        return head
+
+    def has(self, key: bytes) -> bool:
+        """Whether the table has a head under this key."""
+        return key in self.cached or self._store.head(key) is not None
+
+    def touch(self, head: Head) -> None:
+        """To be called before a head is first changed in a batch."""
+        if head.key not in self._touched:
+            self._touched[head.key] = (head, head.state, list(head.sources), head.due_at)
+
+    @property
+    def touched(self) -> Mapping[bytes, object]:
+        """The heads that the batch in flight has changed, by key."""
+        return self._touched
+
+    def append_entry(self, key: bytes, entry_id: str, entry: bytes) -> None:
+        """Adds a history entry to the batch."""
+        self._entries.setdefault(key, {})[entry_id] = entry
+
+    def drop_entry(self, key: bytes, entry_id: str) -> None:
+        """Takes a history entry away with the batch."""
+        self._entries.setdefault(key, {})[entry_id] = None
+
+    def encode_changes(self) -> BatchChanges:
+        """The batch, encoded: each touched head once. Raises whatever the machine's `encode` raises, and StateTooLarge."""
+        machine, encode = self._machine, self._envelope.encode
+        heads: list[tuple[bytes, bytes]] = []
+        changes: list[HeadChange] = []
+        states: dict[str, object] = {}
+        for key, (head, *_) in self._touched.items():
+            state = machine.encode(head.state)
+            check_state_size(head.resource, len(state))
+            value = encode(key, head.sources, state)
+            head.due_at = machine.due_at(head.state)
+            heads.append((key, value))
+            changes.append((key, value, head.due_at))
+            states[head.resource] = head.state
+        entries = [
+            (entry_key(key, entry_id), entry)
+            for key, by_id in self._entries.items()
+            for entry_id, entry in by_id.items()
+        ]
+        return BatchChanges(heads, changes, entries, states)
+
+    def rollback(self) -> None:
+        """Takes the batch in flight back, so that it can be stepped again."""
+        for head, state, sources, due_at in self._touched.values():
+            head.state, head.sources, head.due_at = state, sources, due_at
+        self._touched.clear()
+        self._entries.clear()
+
+    def persist(self, changes: BatchChanges, checkpoint: Checkpoint) -> None:
+        """Writes a batch that the brokers have to the store. From any thread; the batch is still visible meanwhile."""
+        self._store.write(changes.checkpointed_heads, changes.entries, checkpoint)
+
+    def settle(self) -> None:
+        """The batch is in the store: the next may begin."""
+        self._touched.clear()
+        self._entries.clear()
+        if len(self.cached) > self._cache_entries:
+            self._evict()
+
+    def _evict(self) -> None:
+        # In order of loading: good enough, and free. Nothing is in flight here, so nothing can be lost.
+        for key in list(
+            islice(self.cached, len(self.cached) - self._cache_entries + self._cache_entries // _EVICTED_SHARE)
+        ):
+            del self.cached[key]
+
+    def heads(self) -> Iterator[tuple[str, object]]:
+        """(resource, state) of all heads; those that are cached may be one batch ahead of what is durable."""
+        for key, value in self._store.heads():
+            head = self.cached.get(key)
+            resource = key.decode()
+            if head is not None:
+                yield resource, head.state
+            else:
+                yield resource, self._machine.decode(resource, self._envelope.decode(key, value)[2])
+
+    def peek(self, key: bytes) -> object | None:
+        """The state under a key, None where the table has none. Doesn't fill the cache."""
+        head = self.cached.get(key)
+        if head is not None:
+            return head.state if any(offset >= 0 for offset in head.sources) else None
+        value = self._store.head(key)
+        return None if value is None else self._machine.decode(key.decode(), self._envelope.decode(key, value)[2])
+
+    def due(self) -> Iterator[tuple[bytes, int]]:
+        """The heads that want a timer, and when, as of the store."""
+        return self._store.due()
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class History:
+    """Implements `HistoryReader` for one resource after the other: `of` turns it to the next."""
+
+    __slots__ = ("_entries", "_key", "_store")
+
+    def __init__(self, store: PartitionStore, entries: Mapping[bytes, Mapping[str, bytes | None]]) -> None:
+        self._store = store
+        self._entries = entries
+        self._key = b""
+
+    def of(self, key: bytes) -> History:
+        """The history of this resource, as of now: what the batch in flight has added or taken away included."""
+        self._key = key
+        return self
+
+    def get(self, entry_id: str) -> bytes | None:
+        changed = self._entries.get(self._key)
+        if changed is not None and entry_id in changed:
+            return changed[entry_id]
+        return self._store.entry(entry_key(self._key, entry_id))
+
+    def entries(self) -> Iterator[tuple[str, bytes]]:
+        changed = self._entries.get(self._key, {})
+        for raw_id, entry in self._store.entries(self._key):
+            entry_id = raw_id.decode()
+            if entry_id not in changed:
+                yield entry_id, entry
+        for entry_id, added in list(changed.items()):
+            if added is not None:
+                yield entry_id, added
