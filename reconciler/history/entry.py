@@ -52,6 +52,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def writes(self) -> Iterator[Write]:
         """The operation's own writes, those above before those below."""
         action = self.action
+        if action.stage == "reversed":
+            return
         if action.operation == "create":
             yield (), action.set.get("", {})
             yield from sorted_writes({path: value for path, value in action.set.items() if path}, action.unset)

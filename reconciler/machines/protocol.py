@@ -91,9 +91,7 @@ class Machine(Protocol):
         """The table value of a state: the same state gives the same bytes."""
         ...
 
-    def step(
-        self, state: object, event: Event, now: int, history: HistoryReader
-    ) -> tuple[object, tuple[Effect, ...]]:
+    def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
         """The decision. Contracts are bound at the machine's construction."""
         ...
 

@@ -1,0 +1,120 @@
+"""The resource machine's answer to outcomes, time-outs and people: retries, fallbacks, holds and releases."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from reconciler.contracts.model import Contract
+from reconciler.machines.drifting import adopt, correct, hold, send, signature, take_observation
+from reconciler.machines.head import Head, Pending, last_observation
+from reconciler.machines.protocol import HistoryReader, Reject
+from reconciler.machines.taking import Stepped, alert
+from reconciler.records import Decision, Outcome
+from reconciler.values.instant import SECOND, Instant
+
+_REMEMBERED_COMMANDS: Final = 8  # settled commands whose outcomes, should they come again, are recognised
+
+
+def take_outcome(head: Head, outcome: Outcome, now: Instant, contract: Contract) -> Stepped:
+    """Takes what became of a command."""
+    pending = head.pending
+    if pending is None or pending.command.command_id != outcome.command_id:
+        if outcome.command_id in head.settled:
+            return Stepped(head)
+        return Stepped(head, (Reject("is of a command that was never sent to this resource", "command_id"),))
+    match outcome.status:
+        case "applied" | "already_applied":
+            return _with_observed(_settle(_applied(head, pending, now), pending), outcome, now, contract)
+        case "conflict":
+            # The target has changed since: what it holds now decides anew.
+            return _with_observed(_settle(head, pending), outcome, now, contract)
+        case "transient":
+            return _retry(head, pending, outcome.retry_after_s, outcome.error or "", now, contract)
+        case "permanent" | "rejected":
+            return _give_up(head, pending, outcome.error or "the target gave no reason", now, contract)
+
+
+def _settle(head: Head, pending: Pending) -> Head:
+    settled = [*head.settled, pending.command.command_id][-_REMEMBERED_COMMANDS:]
+    return msgspec.structs.replace(head, pending=None, settled=settled)
+
+
+def _applied(head: Head, pending: Pending, now: Instant) -> Head:
+    corrected = dict(head.corrected)
+    for change in pending.command.changes:
+        corrected[change.path] = [*corrected.get(change.path, ()), now]
+    return msgspec.structs.replace(head, corrected=corrected, last_write_at=max(now, head.last_write_at or now))
+
+
+def _with_observed(head: Head, outcome: Outcome, now: Instant, contract: Contract) -> Stepped:
+    if outcome.observed is None:
+        return Stepped(head)
+    return take_observation(head, outcome.observed, now, contract, is_outcome=True)
+
+
+def _retry(
+    head: Head, pending: Pending, retry_after_s: float | None, error: str, now: Instant, contract: Contract
+) -> Stepped:
+    """Waits for the next attempt, or gives up after the last."""
+    attempt, retry = pending.command.attempt, contract.retry
+    if attempt >= retry.attempts:
+        return _give_up(head, pending, f"after {attempt} attempts: {error or 'no answer'}", now, contract)
+    wait_s = max(min(retry.first_s * retry.factor ** (attempt - 1), retry.cap_s), retry_after_s or 0.0)
+    waiting = msgspec.structs.replace(pending, retry_at=now + int(wait_s * SECOND))
+    return Stepped(msgspec.structs.replace(head, pending=waiting))
+
+
+def _give_up(head: Head, pending: Pending, error: str, now: Instant, contract: Contract) -> Stepped:
+    """A command failed for good: it isn't sent again for this drift, and the contract says what happens else."""
+    command = pending.command
+    head = _settle(head, pending)
+    head = msgspec.structs.replace(head, failed=[*head.failed, signature(command)][-_REMEMBERED_COMMANDS:])
+    message = f"Putting {head.resource} right failed: {error}."
+    if contract.fallback == "skip":
+        return Stepped(head, (alert("correction_failed", head.resource, message, now, command.command_id),))
+    return hold(head, "failure", f"{message} Mend the cause, then release the hold.", now, contract)
+
+
+def due_at(head: Head) -> Instant | None:
+    """When the head next wants to be reminded: of a retry, or of an outcome that should have come."""
+    if head.pending is None:
+        return None
+    return head.pending.deadline_at if head.pending.retry_at is None else head.pending.retry_at
+
+
+def take_timer(head: Head, now: Instant, contract: Contract) -> Stepped:
+    """Does what is due."""
+    due, pending = due_at(head), head.pending
+    if due is None or pending is None or now < due:
+        return Stepped(head)
+    if pending.retry_at is None:
+        return _retry(head, pending, None, "no outcome came in time", now, contract)
+    command = msgspec.structs.replace(pending.command, attempt=pending.command.attempt + 1)
+    return send(head, command, now, contract)
+
+
+def take_decision(head: Head, decision: Decision, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
+    """Does what a person decided. A decision on a version that is no longer there is refused."""
+    if decision.verb == "hold":
+        reason = decision.reason or f"held by {decision.decided_by.id}"
+        return hold(head, "person", reason, now, contract)
+    if decision.version_seen is not None and head.drift is not None and head.drift.version != decision.version_seen:
+        reason = "was made on a version of the resource that is no longer there; look again and decide again"
+        return Stepped(head, (Reject(reason, "version_seen"),))
+    released = msgspec.structs.replace(head, hold=None, failed=[], corrected={})
+    if decision.verb == "release" or released.drift is None:
+        return Stepped(released)
+    changes = [change for change in released.drift.changes if decision.path is None or change.path == decision.path]
+    if decision.verb == "adopt":
+        fields = [change for change in changes if change.path]
+        if not fields:
+            reason = "names nothing that can be adopted; a missing or unexpected resource is put right or left"
+            return Stepped(head, (Reject(reason, "path"),))
+        return adopt(released, fields, now, contract)
+    seen = last_observation(history)
+    if not changes or seen is None or released.pending is not None:
+        return Stepped(head, (Reject("names nothing that has drifted now; look again", "path"),))
+    forced = [msgspec.structs.replace(change, policy="correct") for change in changes]
+    return correct(released, forced, seen, now, contract)

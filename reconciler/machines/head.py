@@ -1,0 +1,123 @@
+"""The head of a resource: all that the resource machine knows but the history, as one frozen value of the table."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from reconciler.history.entry import Entry
+from reconciler.history.tree import UNKNOWN, Node
+from reconciler.machines.protocol import HistoryReader
+from reconciler.records import Command, FieldDrift, Observation, Verdict
+from reconciler.values.instant import Instant
+
+ACTION_PREFIX: Final = "a:"
+BASE_ENTRY: Final = "base"
+OBSERVATION_ENTRY: Final = "observation"
+"""The ids of the history's entries: an action's is its action_id after the prefix; the collapsed base and the last
+observation have one each, written over."""
+
+HoldKind: TypeAlias = Literal["person", "fight", "failure"]
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A drift that is open."""
+
+    drift_id: str
+    verdict: Verdict
+    changes: list[FieldDrift]
+    seen: dict[str, int]
+    """In how many observations running each path has drifted."""
+    version: str | None = None
+    observed_at: Instant | None = None
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command that was sent and of which the outcome isn't known, or that is to be sent once more at ``retry_at``."""
+
+    command: Command
+    deadline_at: Instant
+    retry_at: Instant | None = None
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A stop on corrections of this resource, until a person releases it."""
+
+    kind: HoldKind
+    reason: str
+    since_at: Instant
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The state of a resource."""
+
+    resource: str
+    tree: Node = UNKNOWN
+    entries: int = 0
+    """The number of the last entry of the history."""
+    collapsed: int = 0
+    """Entries up to this number are no more in the history: they collapsed into its base."""
+    undone: list[int] = []
+    in_flight: dict[str, Instant] = {}
+    """Operations that began and haven't ended, and when."""
+    last_write_at: Instant | None = None
+    observed_at: Instant | None = None
+    unknown: str | None = None
+    """Why the last sample could not be taken, if it could not."""
+    drift: Drift | None = None
+    pending: Pending | None = None
+    hold: Hold | None = None
+    corrected: dict[str, list[Instant]] = {}
+    """When the paths were corrected in the last hour."""
+    failed: list[str] = []
+    """Signatures of commands that failed for good since the drift opened: they are not sent again."""
+    settled: list[str] = []
+    """The ids of the last commands of which the outcome is known, so that an outcome that comes again is recognised."""
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """What entries that are too old to be undone have left."""
+
+    tree: Node = UNKNOWN
+
+
+_head_decoder: Final = msgspec.json.Decoder(Head)
+_entry_decoder: Final = msgspec.json.Decoder(Entry)
+_base_decoder: Final = msgspec.json.Decoder(Base)
+_observation_decoder: Final = msgspec.json.Decoder(Observation)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(value: Head | Entry | Base | Observation) -> bytes:
+    """The JSON text of a stored value; the same value gives the same bytes."""
+    return _encoder.encode(value)
+
+
+def decode_head(value: bytes) -> Head:
+    """The head of a table value. Raises msgspec.DecodeError for bytes that no machine wrote."""
+    return _head_decoder.decode(value)
+
+
+def entry_of(history: HistoryReader, action_id: str) -> Entry | None:
+    """The history's entry of an action."""
+    value = history.get(ACTION_PREFIX + action_id)
+    return None if value is None else _entry_decoder.decode(value)
+
+
+def last_observation(history: HistoryReader) -> Observation | None:
+    """The last observation of the resource that said anything."""
+    value = history.get(OBSERVATION_ENTRY)
+    return None if value is None else _observation_decoder.decode(value)
+
+
+def whole_history(history: HistoryReader) -> tuple[Node, list[Entry]]:
+    """The base and all entries in their order."""
+    base: Node = UNKNOWN
+    entries: list[Entry] = []
+    for entry_id, value in history.entries():
+        if entry_id == BASE_ENTRY:
+            base = _base_decoder.decode(value).tree
+        elif entry_id.startswith(ACTION_PREFIX):
+            entries.append(_entry_decoder.decode(value))
+    return base, sorted(entries, key=lambda entry: entry.number)

@@ -1,0 +1,88 @@
+"""The resource machine: one pure function from the head of a resource and an event to a new head and effects.
+
+action       taking        fold it, append it to the history
+observation  drifting      compare, confirm, report, adopt or correct
+outcome      commanding    settle the pending command, retry it or give up
+timer        commanding    retries and outcomes that did not come
+decision     commanding    a person holds, releases, adopts or puts right
+"""
+
+from __future__ import annotations
+
+from reconciler.contracts.model import ContractSet
+from reconciler.history.tree import Unknown
+from reconciler.machines.commanding import due_at, take_decision, take_outcome, take_timer
+from reconciler.machines.drifting import take_observation
+from reconciler.machines.head import Head, decode_head, encode
+from reconciler.machines.protocol import Effect, Event, HistoryReader, Reject
+from reconciler.machines.sampling import SamplingNeeds
+from reconciler.machines.taking import Stepped, take_action
+from reconciler.records import Action, Decision, Observation, Outcome, Timer, UndoStep
+from reconciler.values.instant import SECOND
+
+MACHINE_VERSION = 1
+
+
+class ResourceMachine:
+    """The machine of the resource table, under a set of contracts."""
+
+    def __init__(self, contracts: ContractSet) -> None:
+        self._contracts = contracts
+
+    def initial(self, key: str) -> Head:
+        """A resource of which nothing is known."""
+        return Head(resource=key)
+
+    def decode(self, key: str, value: bytes) -> Head:
+        """The head of a table value."""
+        return decode_head(value)
+
+    def encode(self, state: object) -> bytes:
+        """The table value of a head."""
+        assert isinstance(state, Head)
+        return encode(state)
+
+    def due_at(self, state: object) -> int | None:
+        """When the head wants a Timer."""
+        assert isinstance(state, Head)
+        return due_at(state)
+
+    def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
+        """The decision."""
+        assert isinstance(state, Head)
+        return self._step(state, event, now, history)
+
+    def _step(self, head: Head, event: Event, now: int, history: HistoryReader) -> Stepped:
+        contract = self._contracts.for_resource(head.resource)
+        match event:
+            case Action():
+                return take_action(head, event, now, history, contract)
+            case Observation():
+                return take_observation(head, event, now, contract)
+            case Outcome():
+                return take_outcome(head, event, now, contract)
+            case Timer():
+                return take_timer(head, now, contract)
+            case Decision():
+                return take_decision(head, event, now, history, contract)
+            case UndoStep():
+                return Stepped(head, (Reject("is an undo step, which this version doesn't carry out"),))
+
+    def sampling_needs(self, state: object) -> SamplingNeeds:
+        """What the sampler needs to know of a head."""
+        assert isinstance(state, Head)
+        return sampling_needs(state, self._contracts)
+
+
+def sampling_needs(head: Head, contracts: ContractSet) -> SamplingNeeds:
+    """What the sampler needs to know of a head."""
+    contract = contracts.for_resource(head.resource)
+    since = max(head.in_flight.values(), default=None)
+    return SamplingNeeds(
+        watched=not isinstance(head.tree, Unknown),
+        open_drift=None if head.drift is None else head.drift.drift_id,
+        pending_command=None if head.pending is None else head.pending.command.command_id,
+        last_write_at=head.last_write_at,
+        in_flight_until=None if since is None else since + int(contract.timing.in_flight_s * SECOND),
+        last_observed_at=head.observed_at,
+    )

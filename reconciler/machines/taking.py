@@ -1,0 +1,117 @@
+"""The resource machine's answer to actions: the fold, and the history that makes it undoable."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NamedTuple
+
+import msgspec
+
+from reconciler.contracts.model import Contract
+from reconciler.history.entry import Entry
+from reconciler.history.fold import fold
+from reconciler.history.resource import MAX_OPERATIONS
+from reconciler.history.undo import without
+from reconciler.json_form import action_digest
+from reconciler.machines.head import (
+    ACTION_PREFIX,
+    BASE_ENTRY,
+    Base,
+    Head,
+    encode,
+    entry_of,
+    last_observation,
+    whole_history,
+)
+from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, EmitAlert, HistoryReader
+from reconciler.records import Action, Alert, Observation
+from reconciler.values.instant import SECOND, Instant
+from reconciler.values.json_value import Json, canonical
+
+_COLLAPSED_AT_ONCE: Final = 100  # the history is rewritten once for so many operations beyond the bound
+_REMEMBERED_IN_FLIGHT: Final = 1_000  # operations that began and never ended; the oldest are forgotten
+
+
+class Stepped(NamedTuple):
+    """A new head and what is to happen."""
+
+    head: Head
+    effects: tuple[Effect, ...] = ()
+
+
+def take_action(head: Head, action: Action, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
+    """Takes an action of whatever stage. An action that was taken before changes nothing."""
+    if action.stage == "initiated":
+        in_flight = {**head.in_flight, action.operation_id: min(action.occurred_at, now)}
+        while len(in_flight) > _REMEMBERED_IN_FLIGHT:
+            del in_flight[min(in_flight, key=lambda name: in_flight[name])]
+        return Stepped(msgspec.structs.replace(head, in_flight=in_flight))
+    ended = head.in_flight
+    if action.operation_id in ended:
+        ended = {name: since for name, since in ended.items() if name != action.operation_id}
+    if action.stage == "failed":
+        return Stepped(msgspec.structs.replace(head, in_flight=ended))
+    known = entry_of(history, action.action_id)
+    if known is not None:
+        return _again(head, known, action, now)
+    number = head.entries + 1
+    undone, tree = head.undone, head.tree
+    if action.stage == "reversed":
+        entry = Entry(number=number, action=action)
+        base, entries = whole_history(history)
+        undone = sorted({*undone, *(item.number for item in entries if item.operation_id == action.operation_id)})
+        tree = without(entries, frozenset(undone), contract, base)
+    else:
+        tree, entry = fold(tree, number, action, contract, _pre_state(action, history, contract))
+    last_write_at = head.last_write_at
+    if action.operation != "effect":
+        at = min(action.occurred_at, now)
+        last_write_at = at if last_write_at is None else max(at, last_write_at)
+    head = msgspec.structs.replace(
+        head, tree=tree, entries=number, undone=undone, in_flight=ended, last_write_at=last_write_at
+    )
+    effects: tuple[Effect, ...] = (AppendHistory(ACTION_PREFIX + action.action_id, encode(entry)),)
+    if number - head.collapsed > MAX_OPERATIONS + _COLLAPSED_AT_ONCE:
+        head, collapsing = _collapse(head, entry, history, contract)
+        effects += collapsing
+    return Stepped(head, effects)
+
+
+def _again(head: Head, known: Entry, action: Action, now: Instant) -> Stepped:
+    if action_digest(known.action) == action_digest(action):
+        return Stepped(head)
+    message = (
+        f"The action {action.action_id} on {action.resource} came again with another content; the first one stands."
+        " Give every action an id of its own."
+    )
+    return Stepped(head, (alert("action_contradicted", action.resource, message, now, action.action_id),))
+
+
+def alert(kind: str, resource: str, message: str, now: Instant, *about: Json) -> EmitAlert:
+    """An alert, whose id is a function of what it is about."""
+    identity = hashlib.blake2b(canonical([kind, resource, *about]), digest_size=16).hexdigest()
+    return EmitAlert(Alert(alert_id=identity, subject=resource, kind=kind, message=message, occurred_at=now))
+
+
+def _pre_state(action: Action, history: HistoryReader, contract: Contract) -> Observation | None:
+    """The last observation, where it must and may serve as the action's pre-state."""
+    if action.before is not None or action.operation not in ("update", "delete"):
+        return None
+    seen = last_observation(history)
+    if seen is None or seen.observed_at is None:
+        return None
+    age = action.occurred_at - seen.observed_at
+    return seen if 0 <= age <= contract.timing.pre_state_max_age_s * SECOND else None
+
+
+def _collapse(head: Head, newest: Entry, history: HistoryReader, contract: Contract) -> tuple[Head, tuple[Effect, ...]]:
+    """The oldest entries beyond the bound become part of the base."""
+    base, entries = whole_history(history)
+    bound = newest.number - MAX_OPERATIONS
+    old = [entry for entry in entries if entry.number <= bound]
+    tree = without(old, frozenset(head.undone), contract, base)
+    collapsed = msgspec.structs.replace(
+        head, collapsed=bound, undone=[number for number in head.undone if number > bound]
+    )
+    dropped = tuple(ACTION_PREFIX + entry.action.action_id for entry in old)
+    return collapsed, (AppendHistory(BASE_ENTRY, encode(Base(tree=tree))), DropHistory(dropped))
