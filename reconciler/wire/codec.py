@@ -198,7 +198,7 @@ class Codec:
             raise UnknownSchemaError(f"the schema id {schema_id} is {_full_name(schema)}, which is no record of ours")
         try:
             reader = kind.reader(schema)
-        except UnreadableSchemaError as error:
+        except (UnreadableSchemaError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
             raise UnknownSchemaError(f"the schema id {schema_id} can't be used: {error}") from None
         self._readers[payload[:_PREFIX_BYTES]] = reader
         return reader

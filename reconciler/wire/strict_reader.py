@@ -46,7 +46,10 @@ def read_whole(reader: FieldReader, payload: bytes, at: int) -> AvroValue:
 
 def compile_reader(schema: AvroSchema) -> FieldReader:
     """The reader of a schema. Raises UnreadableSchemaError for one that can't be read within bounds."""
-    return _Compiler().compile(schema, "", 0)[0]
+    try:
+        return _Compiler().compile(schema, "", 0)[0]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnreadableSchemaError(f"it is no Avro schema: {error!r}") from None
 
 
 def read_long(data: bytes, at: int) -> tuple[int, int]:

@@ -91,6 +91,33 @@ def actions(draw: st.DrawFn) -> records.Action:
     )
 
 
+def full_action() -> records.Action:
+    """An action with something in every field."""
+    return records.Action(
+        stage="succeeded",
+        run_id="run-7",
+        step_id="update",
+        occurred_at=1_780_272_000_000_000,
+        resource="crm/contact/42",
+        operation="update",
+        operation_id="run-7/update",
+        action_id="5f",
+        before={"/phone": "1", "/fax": 9.5},
+        set={"/phone": None},
+        unset=["/fax"],
+        workflow_id="lead-intake",
+        workflow_version="12",
+        sequence=3,
+        actor=records.Actor(id="ana@example.com", kind="user"),
+        rule="Qualify hot leads",
+        depends_on=["run-7/create"],
+        compensation=records.Compensation(name="credit-note", arguments={"amount": 5}),
+        version_before="v6",
+        version_after="v7",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )
+
+
 OBSERVATIONS = st.builds(
     records.Observation,
     resource=RESOURCES,
