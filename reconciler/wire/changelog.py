@@ -42,7 +42,8 @@ class ExpectedHead(Record, frozen=True, kw_only=True):
 
 
 class HistoryEntry(Record, frozen=True, kw_only=True):
-    """One operation in the history of one resource. ``entry`` is the machine's encoding: JSON text."""
+    """One operation in the history of one resource. ``entry`` is the machine's encoding: JSON text. ``resource`` is empty
+    for what a partition keeps about itself."""
 
     table: str
     resource: str
@@ -169,7 +170,6 @@ def read_history_entry(data: bytes) -> HistoryEntry | None:
     try:
         table, at = read_string(data, _PREFIX_BYTES)
         resource, at = read_string(data, at)
-        parse_resource_key(resource)
         entry_id, at = read_string(data, at)
         machine_version, at = read_int(data, at)
         epoch, at = read_long(data, at)

@@ -289,7 +289,7 @@ EXPECTED_HEADS = st.builds(
 HISTORY_ENTRIES = st.builds(
     changelog.HistoryEntry,
     table=TEXTS,
-    resource=RESOURCES,
+    resource=RESOURCES | st.just(""),
     entry_id=TEXTS,
     machine_version=INTS,
     epoch=LONGS,
