@@ -1,0 +1,128 @@
+"""What the tests of the SDK share: a broker that can fall silent, and readers of topics."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TypeVar
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from reconciler.records import Action, Outcome, Record
+from reconciler.wire.codec import Codec
+
+CODEC = Codec.packaged()
+_READ_WITHIN_S = 40.0
+
+R = TypeVar("R", bound=Record)
+
+
+def unique(name: str) -> str:
+    """A prefix or group of this test's own."""
+    return f"{name}-{uuid.uuid4().hex[:8]}."
+
+
+class SilentBroker:
+    """An embedded broker in a process of its own, which can be stopped in its tracks and continued."""
+
+    def __init__(self) -> None:
+        program = (
+            "from streams.embedded.broker import EmbeddedBroker\nimport sys\n"
+            "with EmbeddedBroker() as broker:\n    print(broker.bootstrap, flush=True)\n    sys.stdin.read()\n"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.bootstrap = self._process.stdout.readline().strip()
+
+    def fall_silent(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def speak(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> SilentBroker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def read_raw(bootstrap: str, topic: str, *, until: Callable[[list[KafkaMessage]], bool]) -> list[KafkaMessage]:
+    """The records of a topic, in the order of each partition, read until a condition holds. Raises TimeoutError."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "test-reader",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+        messages: list[KafkaMessage] = []
+        end = time.monotonic() + _READ_WITHIN_S
+        while not until(messages):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{topic} holds {len(messages)} records, which is not what was waited for")
+            messages += [message for message in consumer.consume(1_000, 0.1) if message.error() is None]
+        return messages
+    finally:
+        consumer.close()
+
+
+def read_records(bootstrap: str, topic: str, kind: type[R], count: int) -> list[R]:
+    """The first records of a topic, decoded, each partition in its order."""
+    messages = read_raw(bootstrap, topic, until=lambda messages: len(messages) >= count)
+    records = [CODEC.decode(message.value()) for message in messages]
+    assert all(isinstance(record, kind) for record in records)
+    return records  # type: ignore[return-value]  # asserted
+
+
+def read_actions(bootstrap: str, prefix: str, count: int) -> list[Action]:
+    """The first actions of a ledger."""
+    return read_records(bootstrap, f"{prefix}workflow.actions", Action, count)
+
+
+def read_outcomes(bootstrap: str, prefix: str, count: int) -> list[Outcome]:
+    """The first outcomes."""
+    return read_records(bootstrap, f"{prefix}reversal.outcomes", Outcome, count)
+
+
+@contextmanager
+def in_thread(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[threading.Thread]:
+    """Runs something beside the test, and ends it; what it raises is raised here."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 — raised in the test's thread
+            raised.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop()
+        thread.join(60)
+        assert not thread.is_alive(), "it did not end"
+    if raised:
+        raise raised[0]
