@@ -52,17 +52,17 @@ def fold_into(
     editor: Editor, number: int, action: Action, contract: Contract, seen: Observation | None = None
 ) -> Entry:
     """The same in an editor's tree: for who folds many actions in a row and shows nobody the trees between."""
+    if action.operation == "effect":
+        return Entry(number=number, action=action)
+    editor.prune()
     learner = _Learner(editor, number, contract)
+    if action.operation == "update" and action.before is not None and _fold_plain(learner, editor, number, action):
+        return Entry(number=number, action=action, facts=learner.facts())
     if action.operation == "create":
         learner.learn((), ABSENT)
-    elif action.operation == "effect":
-        return Entry(number=number, action=action)
     elif action.before is not None:
-        if action.operation == "update" and _is_plain(action):
-            learner.learn_plain(action)
-        else:
-            for tokens, value in said_before(action):
-                learner.learn(tokens, value)
+        for tokens, value in said_before(action):
+            learner.learn(tokens, value)
     elif seen is not None:
         learner.learn_unknown(action, seen)
     entry = Entry(number=number, action=action, facts=learner.facts())
@@ -71,16 +71,43 @@ def fold_into(
     return entry
 
 
-def _is_plain(action: Action) -> bool:
-    """Whether `before` speaks of written places alone, and no written place is above another: most actions by far."""
-    assert action.before is not None
-    written = action.set.keys() | action.unset if action.unset else action.set.keys()
-    if not action.before.keys() <= written:
+def _fold_plain(learner: _Learner, editor: Editor, number: int, action: Action) -> bool:
+    """Folds an update whose `before` speaks of the written places alone, none of them above another, all of them in objects
+    that are known: most actions by far. False, and nothing done, where it isn't one.
+
+    What is learnt of the base at such a place isn't written to the tree first: the action's own write is there at once.
+    """
+    before, set_, unset = action.before, action.set, action.unset
+    assert before is not None
+    if not before.keys() <= (set_.keys() | unset if unset else set_.keys()):
         return False
-    if len(written) == 1:
-        return True
-    places = sorted(map(tokens_of, written))
-    return all(upper != lower[: len(upper)] for upper, lower in pairwise(places))
+    writes: list[tuple[str, Tokens, dict[str, Node], Object]] = []
+    above: Tokens | None = None
+    parent: Object | None = None
+    depth = -1
+    for path in (*set_, *unset) if unset else set_:
+        tokens = tokens_of(path)
+        if not tokens or (depth != len(tokens) and depth >= 0):
+            return False  # places of one depth can't be above each other
+        depth = len(tokens)
+        if tokens[:-1] != above:
+            above = tokens[:-1]
+            parent = editor.open_object(above)
+            if parent is None:
+                return False
+        assert parent is not None
+        writes.append((path, tokens, parent.members, parent))
+    for path, tokens, members, holder in writes:
+        said = before.get(path, ABSENT)
+        node = members.get(tokens[-1])
+        if node is None:
+            node = member_of(holder, tokens[-1])
+        if type(node) is Unknown:
+            learner.note_base(path, said)
+        elif not (same(node.value, said) if type(node) is Leaf else type(node) is Gone and said is ABSENT):
+            learner.learn(tokens, said)
+        members[tokens[-1]] = node_of(set_.get(path, ABSENT), number)
+    return True
 
 
 def said_before(action: Action) -> list[tuple[Tokens, Json | Absent]]:
@@ -157,39 +184,6 @@ class _Learner:
             observed_at=self._observed_at,
         )
 
-    def learn_plain(self, action: Action) -> None:
-        """The same as `learn` with all that a plain action's `before` says. What is learnt of the base at a place that the
-        action writes itself isn't written to the tree: it would be gone at once."""
-        before = action.before
-        assert before is not None
-        root = self._editor.root
-        above: Tokens | None = None
-        parent: Node = root
-        paths = sorted([*action.set, *action.unset]) if action.unset else sorted(action.set)
-        for path in paths:
-            tokens = tokens_of(path)
-            value = before.get(path, ABSENT)
-            if not tokens:
-                self.learn(tokens, value)
-                continue
-            if tokens[:-1] != above:
-                above = tokens[:-1]
-                parent = node_at(self._editor.root, above)
-            node = member_of(parent, tokens[-1])
-            if type(node) is Leaf:
-                if same(node.value, value):
-                    continue
-            elif type(node) is Unknown:
-                if value is ABSENT:
-                    self._base_unset.append(path)
-                else:
-                    self._base_set[path] = value
-                continue
-            elif type(node) is Gone and value is ABSENT:
-                continue
-            self._compare(node, tokens, value)
-            above = None
-
     def learn(self, tokens: Tokens, value: Json | Absent) -> None:
         """The value stood at the place, whole."""
         self._compare(self._editor.node(tokens), tokens, value)
@@ -234,10 +228,14 @@ class _Learner:
 
     def _base(self, tokens: Tokens, value: Json | Absent) -> None:
         self._editor.write(tokens, node_of(value, BASE), BASE)
+        self.note_base(path_of(tokens), value)
+
+    def note_base(self, path: str, value: Json | Absent) -> None:
+        """The base holds this, of which nothing was known."""
         if value is ABSENT:
-            self._base_unset.append(path_of(tokens))
+            self._base_unset.append(path)
         else:
-            self._base_set[path_of(tokens)] = value
+            self._base_set[path] = value
 
     def _close(self, known: Object, tokens: Tokens) -> None:
         if not known.closed:

@@ -117,6 +117,24 @@ class Editor:
             self._above, self._members = above, members
         self._members[tokens[-1]] = new
 
+    def prune(self) -> None:
+        """Bounds what an editor remembers that is kept over many actions. Objects that were opened before are no longer open."""
+        if len(self._mine) > _REMEMBERED_COPIES:
+            self._mine.clear()
+            self._above = None
+
+    def open_object(self, tokens: Tokens) -> Object | None:
+        """The object at a place, whose members may be changed in place; None where none is known there."""
+        node = node_at(self.root, tokens)
+        if type(node) is not Object:
+            return None
+        self._above = None
+        if id(node.members) not in self._mine:
+            self._opened(tokens, False, BASE)
+            node = node_at(self.root, tokens)
+            assert type(node) is Object
+        return node
+
     def node(self, tokens: Tokens) -> Node:
         """What is known of a place now."""
         if tokens and tokens[:-1] == self._above:
@@ -156,8 +174,6 @@ class Editor:
 
     def _replaced(self, parent: Object | None, name: str, node: Object, members: dict[str, Node]) -> Object:
         mine = Object(node.owner, node.closed, members)
-        if len(self._mine) >= _REMEMBERED_COPIES:
-            self._mine.clear()
         self._mine[id(members)] = members
         if parent is None:
             self.root = mine
