@@ -107,6 +107,7 @@ def _fold_plain(learner: _Learner, editor: Editor, number: int, action: Action) 
         elif not (same(node.value, said) if type(node) is Leaf else type(node) is Gone and said is ABSENT):
             learner.learn(tokens, said)
         members[tokens[-1]] = node_of(set_.get(path, ABSENT), number)
+    editor.forget_place()
     return True
 
 

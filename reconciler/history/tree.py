@@ -121,7 +121,11 @@ class Editor:
         """Bounds what an editor remembers that is kept over many actions. Objects that were opened before are no longer open."""
         if len(self._mine) > _REMEMBERED_COPIES:
             self._mine.clear()
-            self._above = None
+            self.forget_place()
+
+    def forget_place(self) -> None:
+        """To be called when members of an opened object were set by hand: what was written to last may be gone."""
+        self._above = None
 
     def open_object(self, tokens: Tokens) -> Object | None:
         """The object at a place, whose members may be changed in place; None where none is known there."""
