@@ -19,6 +19,8 @@ EXIT_INPUT_ERROR = 2
 # name -> (module, attribute, what it does): so that `fold` need not import Faust, and `--help` nothing at all
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "worker": ("streams.cli.worker", "worker", "Run a worker: fold, detect and correct until SIGTERM."),
+    "topics": ("streams.cli.topics", "topics", "Make, verify and list the topics."),
+    "schemas": ("streams.cli.schemas", "schemas", "List, check and register the Avro schemas."),
     "fold": ("streams.cli.offline", "fold", "Fold actions into expected state, from files alone."),
     "diff": ("streams.cli.offline", "diff", "Compare expected with actual state, from files alone."),
     "plan": ("streams.cli.offline", "plan", "Plan a rollback, from files alone."),
