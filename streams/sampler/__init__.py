@@ -1,0 +1,1 @@
+"""The sampler: reads the actual state of the resources that a worker owns, and publishes what is new."""
