@@ -17,7 +17,7 @@ from reconciler.values.json_value import Absent, Json, canonical, parse, same
 class Form:
     """The form of one column.
 
-    ``read`` takes what the driver gives (never None) and ``write`` a JSON value (never null, unless ``says_null``); both
+    ``read`` takes what the driver gives (never None) and ``write`` a JSON value (never null, unless ``is_json``); both
     raise InputError with words that follow "the column x". ``place`` writes the n-th parameter in SQL. ``kept`` is the SQL
     that asks whether the column's value is the n-th parameter, for types with more than one text for a value.
     """
@@ -26,7 +26,7 @@ class Form:
     place: Callable[[int], str]
     read: Callable[[object], Json]
     write: Callable[[Json], object]
-    says_null: bool = False
+    is_json: bool = False
     kept: Callable[[int], str] | None = None
 
     def value_of(self, column: MappedColumn, stored: object) -> Json | Absent:
@@ -49,24 +49,23 @@ class Form:
             )
         if value is None and not column.null_is_absent:
             return None
-        if value is None and not self.says_null:
+        if value is None and not self.is_json:
             raise InputError(f"the column {column.column!r} can't hold null: its NULL means absent", field=column.path)
         try:
             return self.write(value)
         except InputError as error:
             raise InputError(f"the column {column.column!r} {error.message}", field=column.path) from None
 
-
-def same_value(wanted: Json | Absent, stored: Json | Absent) -> bool:
-    """Whether a column kept what was written: numbers by value, since columns have one type of number, all else exactly."""
-    if type(wanted) in (int, float) and type(stored) in (int, float):
-        return bool(wanted == stored) and (type(wanted) is not type(stored) or same(wanted, stored))
-    return same(wanted, stored)
+    def kept_value(self, wanted: Json | Absent, stored: Json | Absent) -> bool:
+        """Whether what is read back is what was written: exactly, but a column of numbers keeps a number by its value."""
+        if self.is_json or type(wanted) is type(stored) or {type(wanted), type(stored)} != {int, float}:
+            return same(wanted, stored)
+        return bool(wanted == stored)
 
 
 def read_json(stored: object) -> Json:
     """JSON text."""
-    if not isinstance(stored, str | bytes):
+    if not isinstance(stored, str):
         raise InputError("holds no JSON text")
     try:
         return parse(stored)

@@ -25,10 +25,11 @@ from reconciler.targets.sql.table import IdForm, Row, Table, quoted
 from reconciler.targets.sql.target import SqlTarget
 from reconciler.values.errors import InputError
 
-_TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "57", "58"})
-"""Connection, rollback (serialisation, deadlock), resources, operator's intervention, system errors."""
-_TRANSIENT_STATES: Final = frozenset({"55P03", "25006", "0A000"})
-"""Lock not available; read-only (a standby after a failover); "cached plan must not change result type" after a migration."""
+_TRANSIENT_CLASSES: Final = frozenset({"08", "28", "3D", "40", "53", "55", "57", "58"})
+"""What isn't about the command: connection, credentials, database name, rollback (serialisation, deadlock), resources, objects in
+use (locks), an operator's intervention, system errors."""
+_TRANSIENT_STATES: Final = frozenset({"25006", "0A000"})
+"""Read-only (a standby after a failover); "cached plan must not change result type" (after a migration)."""
 _TELLING_CLASS: Final = "42"
 """Messages about syntax and rights name tables, columns and types, never values."""
 

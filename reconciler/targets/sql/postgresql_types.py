@@ -57,7 +57,7 @@ def form_of(column: str, type_: ColumnType, kind: ColumnKind) -> Form:
             place=lambda number: f"${number}::text::{type_.sql}",
             read=read_json,
             write=write_json,
-            says_null=True,
+            is_json=True,
         )
     if (kind == "boolean" and type_.name != "bool") or (kind == "bytes" and type_.name != "bytea"):
         raise InputError(
@@ -77,7 +77,7 @@ def _scalar(name: str, type_: ColumnType) -> Form:
         place=place,
         read=lambda stored: read(_text(stored)),
         write=write,
-        says_null=type_.name in _JSON_TYPES,
+        is_json=type_.name in _JSON_TYPES,
         kept=None if type_.name in _JSON_SAYS else _kept(name, type_.name, place),
     )
 

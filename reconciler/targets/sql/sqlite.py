@@ -1,4 +1,4 @@
-"""SQLite, through aiosqlite. A write transaction is SQLite's one writer, so a row needs no lock of its own.
+"""SQLite. A write transaction is SQLite's one writer, so a row needs no lock of its own.
 
 SQLite's types belong to values, not to columns. So the configuration says where text is JSON, where 0 and 1 are booleans
 and where there are bytes; what it doesn't say is number or text, as stored.
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import aiosqlite
+from pydantic import model_validator
 
 from reconciler.targets.answers import Clock, system_clock
 from reconciler.targets.sql.config import ColumnKind, ResourceConfig, SqlConfig
@@ -28,6 +28,7 @@ from reconciler.targets.sql.form import (
     write_json,
 )
 from reconciler.targets.sql.inbox import Inbox
+from reconciler.targets.sql.sqlite_connection import SqliteConnection
 from reconciler.targets.sql.table import IdForm, Row, Table, quoted
 from reconciler.targets.sql.target import SqlTarget
 from reconciler.values.errors import InputError
@@ -56,6 +57,12 @@ class SqliteConfig(SqlConfig):
     path: Path
     """The database file. It must be there: a mistyped path is an error, not a new database."""
 
+    @model_validator(mode="after")
+    def _one_schema(self) -> SqliteConfig:
+        if self.inbox.schema_name or any(resource.schema_name for resource in self.resources.values()):
+            raise ValueError("SQLite knows no `schema`; leave it out")
+        return self
+
 
 class SqliteTarget(SqlTarget):
     """Resources in an SQLite file."""
@@ -71,7 +78,7 @@ class SqliteDatabase:
 
     def __init__(self, config: SqliteConfig) -> None:
         self._config = config
-        self._connection: aiosqlite.Connection | None = None
+        self._connection: SqliteConnection | None = None
         self._lock = asyncio.Lock()
         self._inbox_made = False
         self._tables: dict[str, Table] = {}
@@ -90,36 +97,29 @@ class SqliteDatabase:
     def parameter(self, number: int) -> str:
         return _parameter(number)
 
-    async def _opened(self) -> aiosqlite.Connection:
-        """The connection, opened when it is first needed. Under the lock."""
+    def _opened(self) -> SqliteConnection:
+        """The connection, made when it is first needed. Under the lock."""
         if self._connection is None:
-            uri = f"{self._config.path.absolute().as_uri()}?mode=rw"
-            connection = await aiosqlite.connect(
-                uri, uri=True, timeout=self._config.timeout_s, isolation_level=None, cached_statements=256
-            )
-            # Invalid UTF-8 becomes lone surrogates, which no JSON can hold: so that row alone is unknown, not the query.
-            connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-            self._connection = connection
+            self._connection = SqliteConnection(self._config.path, self._config.timeout_s)
         return self._connection
 
     async def fetch(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
         async with self._lock:
-            return await _fetched(await self._opened(), sql, arguments)
+            return await self._opened().fetch(sql, arguments)
 
     @asynccontextmanager
     async def transaction(self, resource: str, command_id: str) -> AsyncIterator[SqliteTransaction]:
         async with self._lock:
-            connection = await self._opened()
+            connection = self._opened()
             if self._config.inbox.create and not self._inbox_made:
                 await connection.execute(Inbox(self._config.inbox, _parameter).ddl())
                 self._inbox_made = True
-            await connection.execute("BEGIN IMMEDIATE")
             try:
+                await connection.execute("BEGIN IMMEDIATE")
                 yield SqliteTransaction(connection)
                 await connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
-                    await connection.execute("ROLLBACK")
+                await connection.roll_back()
                 raise
 
     def trouble(self, error: Exception) -> Trouble:
@@ -140,15 +140,14 @@ class SqliteDatabase:
 class SqliteTransaction:
     """An open transaction of the connection."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
 
     async def fetch(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
-        return await _fetched(self._connection, sql, arguments)
+        return await self._connection.fetch(sql, arguments)
 
     async def execute(self, sql: str, arguments: Sequence[object]) -> int:
-        async with self._connection.execute(sql, arguments) as cursor:
-            return cursor.rowcount
+        return await self._connection.execute(sql, arguments)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -162,11 +161,6 @@ class SqliteTransaction:
             await self._connection.execute("RELEASE command")
 
 
-async def _fetched(connection: aiosqlite.Connection, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
-    async with connection.execute(sql, arguments) as cursor:
-        return [tuple(row) for row in await cursor.fetchall()]
-
-
 def _parameter(number: int) -> str:
     return f"?{number}"
 
@@ -178,14 +172,13 @@ def _as_text(expression: str) -> str:
 # ── ids ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _id_form(column: str, declared_type: str) -> IdForm:
+def _id_form(name: str, declared_type: str) -> IdForm:
     """An id is stored as text or as a number, as the column's affinity has it: both are asked for, and the text compared."""
-    name = quoted(column)
     # Without an affinity SQLite compares text with numbers as they are, so the order must be made alike first.
     ordered = name if _has_affinity(declared_type) else _as_text(name)
     return IdForm(
         text=_as_text(name),
-        problem=lambda id_: "an id can't hold a NUL character" if "\x00" in id_ else None,
+        problem=lambda id_: _id_problem(id_, declared_type),
         where_one=f"{name} IN (?1, ?2)",
         one=_both,
         where_many=lambda count: f"{name} IN ({', '.join(_parameter(number) for number in range(1, 2 * count + 1))})",
@@ -201,6 +194,25 @@ def _has_affinity(declared_type: str) -> bool:
     return declared_type != "" and ("INT" in declared_type.upper() or "BLOB" not in declared_type.upper())
 
 
+def _makes_numbers(declared_type: str) -> bool:
+    """Whether a text that reads as a number becomes one in the column (the same page, 3.1)."""
+    declared = declared_type.upper()
+    texts = ("CHAR", "CLOB", "TEXT")
+    return "INT" in declared or (_has_affinity(declared) and not any(text in declared for text in texts))
+
+
+def _id_problem(id_: str, declared_type: str) -> str | None:
+    if "\x00" in id_:
+        return "an id can't hold a NUL character"
+    if not _makes_numbers(declared_type) or _WHOLE_NUMBER.fullmatch(id_) is not None:
+        return None
+    try:
+        float(id_)
+    except ValueError:
+        return None
+    return "the id reads as a number, but isn't written as the table's ids are"
+
+
 def _both(id_: str) -> list[object]:
     if _WHOLE_NUMBER.fullmatch(id_) is not None and -_LAST_INTEGER - 1 <= int(id_) <= _LAST_INTEGER:
         return [id_, int(id_)]
@@ -211,22 +223,24 @@ def _both(id_: str) -> list[object]:
 
 
 def _table(config: ResourceConfig, id_type: str) -> Table:
-    if config.schema_name is not None:
-        raise InputError(f"the table {config.table!r} has a `schema`, which SQLite doesn't know; leave it out")
-    modified_at = None if config.modified_at is None else _form(config.modified_at, "auto")
+    def named(column: str) -> str:
+        # With the table's name before it: SQLite takes an unknown name in double quotes alone for a text.
+        return quoted(config.table, column)
+
+    modified_at = None if config.modified_at is None else _form(named(config.modified_at), "auto")
     return Table(
         config,
-        [_form(column.column, column.kind) for column in config.fields.values()],
-        _id_form(config.id, id_type),
+        [_form(named(column.column), column.kind) for column in config.fields.values()],
+        _id_form(named(config.id), id_type),
         as_text=_as_text,
         parameter=_parameter,
         modified_at=modified_at,
     )
 
 
-def _form(column: str, kind: ColumnKind) -> Form:
+def _form(name: str, kind: ColumnKind) -> Form:
     read, write = _READERS[kind]
-    return Form(select=quoted(column), place=_parameter, read=read, write=write, says_null=kind == "json")
+    return Form(select=name, place=_parameter, read=read, write=write, is_json=kind == "json")
 
 
 def _read_auto(stored: object) -> Json:

@@ -10,7 +10,7 @@ from reconciler.records import Actor, Observation
 from reconciler.targets.answers import found, unknown
 from reconciler.targets.apply import Fields
 from reconciler.targets.sql.config import ResourceConfig
-from reconciler.targets.sql.form import Form, same_value
+from reconciler.targets.sql.form import Form
 from reconciler.targets.sql.mapping import TableMapping
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant, format_instant, parse_instant
@@ -69,9 +69,9 @@ class Table:
         self._parameter = parameter
         self._name = quoted(config.schema_name, config.table)
         self._row_lock = row_lock
-        version = "NULL" if config.version is None else as_text(quoted(config.version.column))
+        version = "NULL" if config.version is None else as_text(quoted(config.table, config.version.column))
         changed_at = "NULL" if modified_at is None else modified_at.select
-        changed_by = "NULL" if config.modified_by is None else as_text(quoted(config.modified_by))
+        changed_by = "NULL" if config.modified_by is None else as_text(quoted(config.table, config.modified_by))
         self._columns = ", ".join((id_form.text, version, changed_at, changed_by, *(form.select for form in forms)))
 
     # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,7 +226,7 @@ class Table:
             column = self.mapping.columns[position]
             kept = answers.get(position)
             if kept is None:
-                kept = same_value(wanted, value_at(fields, column.tokens))
+                kept = self._forms[position].kept_value(wanted, value_at(fields, column.tokens))
             if not kept:
                 return column.path
         return None
