@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from streams.settings import Settings
 
 Headers = Sequence[tuple[str, bytes]]
@@ -23,6 +25,11 @@ class WorkerContext(Protocol):
     @property
     def settings(self) -> Settings:
         """The worker's settings."""
+        ...
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What is registered here is served with the worker's own metrics."""
         ...
 
     @property

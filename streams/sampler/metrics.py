@@ -3,20 +3,27 @@ vocabularies: never a resource."""
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 _CALL_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class SamplerMetrics:
-    """The metrics of all lanes of one process."""
+class SamplerMetrics(Collector):
+    """The metrics of all lanes of one worker. They are their own until `serve_with` puts them beside others."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self) -> None:
+        self._own = CollectorRegistry()
+        self._served_with: CollectorRegistry | None = None
+
         def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"reconciler_sampler_{name}", help, labels, registry=registry)
+            return Counter(f"reconciler_sampler_{name}", help, labels, registry=self._own)
 
         def gauge(name: str, help: str, *labels: str) -> Gauge:
-            return Gauge(f"reconciler_sampler_{name}", help, labels, registry=registry)
+            return Gauge(f"reconciler_sampler_{name}", help, labels, registry=self._own)
 
         self.observations = counter("observations", "Resources asked about, by what became of it.", "target", "result")
         self.strays = counter(
@@ -31,7 +38,7 @@ class SamplerMetrics:
             "How long bulk reads take.",
             ("target",),
             buckets=_CALL_BUCKETS_S,
-            registry=registry,
+            registry=self._own,
         )
         self.budget_wait_s = counter("budget_wait_seconds", "Time that reads waited for the rate budget.", "target")
         self.resources = gauge("resources", "Resources watched.", "target")
@@ -49,3 +56,17 @@ class SamplerMetrics:
         self.without_target = gauge(
             "systems_without_target", "Systems of owned resources for which no target is configured."
         )
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus is told."""
+        yield from self._own.collect()
+
+    def value(self, name: str, **labels: str) -> float:
+        """What one of the metrics says now, 0 before it was first set. `name` is without the prefix."""
+        return self._own.get_sample_value(f"reconciler_sampler_{name}", labels) or 0.0
+
+    def serve_with(self, registry: CollectorRegistry) -> None:
+        """Adds them to a registry, once."""
+        if self._served_with is not registry:
+            registry.register(self)
+            self._served_with = registry

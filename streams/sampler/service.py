@@ -54,7 +54,6 @@ class Sampler:
         topic: str,
         encode: Encode,
         settings: SamplerSettings,
-        metrics: SamplerMetrics,
         clock: Clock | None = None,
     ) -> None:
         self._open_targets = open_targets
@@ -63,7 +62,7 @@ class Sampler:
         self._topic = topic
         self._encode = encode
         self._settings = settings
-        self._metrics = metrics
+        self.metrics = SamplerMetrics()
         self._clock = clock or SystemClock()
         self._lanes: dict[str, Lane] = {}
         self._owned: set[int] = set()
@@ -97,6 +96,7 @@ class Sampler:
 
     async def run(self, context: WorkerContext) -> None:
         """Samples until it is cancelled."""
+        self.metrics.serve_with(context.registry)
         settings = context.settings
         budgets = SharedBudgets(
             settings.redis_url,
@@ -130,7 +130,7 @@ class Sampler:
                 publish=publish,
                 settings=self._settings,
                 clock=self._clock,
-                metrics=self._metrics,
+                metrics=self.metrics,
             )
             for system, target in targets.items()
         }
@@ -217,7 +217,7 @@ class Sampler:
 
     def _fault(self, system: str, error: Exception) -> None:
         """Counts a fault; the log has one a minute, because what fails for one resource is apt to fail for a million."""
-        self._metrics.faults.labels(system).inc()
+        self.metrics.faults.labels(system).inc()
         if self._clock.monotonic() >= self._next_fault_logged_at:
             self._next_fault_logged_at = self._clock.monotonic() + _FAULTS_LOGGED_EVERY_S
             logger.error("a resource of %s could not be scheduled", system, exc_info=error)
@@ -230,8 +230,8 @@ class Sampler:
         while True:
             for lane in self._lanes.values():
                 lane.measure()
-            self._metrics.budget_shared.set(budgets.is_shared)
-            self._metrics.without_target.set(len(self._without_target))
+            self.metrics.budget_shared.set(budgets.is_shared)
+            self.metrics.without_target.set(len(self._without_target))
             await asyncio.sleep(_MEASURE_EVERY_S)
 
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from streams.metrics import WorkerMetrics
 from streams.settings import Settings
 from streams.worker.engine import Engine
@@ -22,14 +24,19 @@ _LONGEST_PAUSE_S = 60.0
 class HostContext:
     """Implements `WorkerContext`."""
 
-    def __init__(self, settings: Settings, engine: Engine, publisher: Publisher) -> None:
+    def __init__(self, settings: Settings, engine: Engine, publisher: Publisher, registry: CollectorRegistry) -> None:
         self._settings = settings
+        self._registry = registry
         self._engine = engine
         self._publisher = publisher
 
     @property
     def settings(self) -> Settings:
         return self._settings
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._registry
 
     @property
     def partitions(self) -> frozenset[int]:

@@ -124,7 +124,7 @@ class Worker:
             ]
             for task in tasks:
                 task.add_done_callback(_must_not_end)
-            self._host.start(HostContext(self._settings, engine, publisher))
+            self._host.start(HostContext(self._settings, engine, publisher, self._metrics.registry))
             logger.info("worker %s starts, in the group %s", self._identity, self._settings.application_id)
             await app.start()
             await self._until_stopped(app)

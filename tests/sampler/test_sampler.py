@@ -446,6 +446,8 @@ async def test_it_can_be_run_again_and_closes_its_targets() -> None:
         target._session = None
         async with running(sampler, worker):
             await eventually(lambda: len(worker.published) == 6)
+    labels = {"target": "crm", "why": "first"}
+    assert worker.registry.get_sample_value("reconciler_sampler_published_total", labels) == 6
 
 
 def test_it_is_a_service_of_the_worker() -> None:

@@ -19,7 +19,6 @@ from reconciler.targets.port import Target
 from reconciler.wire.codec import Codec
 from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
-from streams.sampler.metrics import SamplerMetrics
 from streams.sampler.service import Sampler
 from streams.sampler.settings import SamplerSettings, load_sampler_settings
 from streams.settings import load_settings
@@ -57,6 +56,7 @@ class FakeWorker:
     ) -> None:
         self.settings = load_settings(partitions=partitions, redis_url=redis_url, data_dir=Path("unused"))
         self.states = dict(states)
+        self.registry = CollectorRegistry()
         self.owned = frozenset(range(partitions))
         self.published: list[Observation] = []
         self.refuses = False
@@ -114,23 +114,18 @@ def sampler_of(
     settings: SamplerSettings | None = None,
     needs_of: Callable[[object], SamplingNeeds] | None = None,
 ) -> Sampler:
-    registry = CollectorRegistry()
-    sampler = Sampler(
+    return Sampler(
         open_targets=lambda: targets,
         needs_of=needs_of or (lambda state: msgspec.convert(state, SamplingNeeds)),
         timing_of=lambda resource: timing,
         topic=TOPIC,
         encode=lambda observation: CODEC.encode(TOPIC, observation),
         settings=settings or with_limits(),
-        metrics=SamplerMetrics(registry),
     )
-    sampler.registry = registry  # type: ignore[attr-defined]
-    return sampler
 
 
 def metric(sampler: Sampler, name: str, **labels: str) -> float:
-    registry: CollectorRegistry = sampler.registry  # type: ignore[attr-defined]
-    return registry.get_sample_value(f"reconciler_sampler_{name}", labels) or 0.0
+    return sampler.metrics.value(name, **labels)
 
 
 @asynccontextmanager
