@@ -119,7 +119,11 @@ class Codec:
         name = _NAMES.get(type(record))
         if name is None:
             raise EncodeError(f"{type(record).__name__} is no record that travels on a topic")
-        return self._kinds[name].write(self.header(topic, type(record)), record)
+        payload = self._kinds[name].write(self.header(topic, type(record)), record)
+        limit = self._limit(name)
+        if len(payload) > limit:
+            raise EncodeError(f"the record has {len(payload)} bytes, more than the limit of {limit}")
+        return payload
 
     def decode(self, payload: bytes | None) -> Record:
         """The record of wire bytes. Raises DecodeError for whatever is wrong with them."""

@@ -58,6 +58,7 @@ class _Walk:
     def __init__(self, reader: AvroSchema, writer: AvroSchema) -> None:
         self._reader_types = _named_types(reader)
         self._writer_types = _named_types(writer)
+        self._begun: set[tuple[str, str]] = set()
         self.found: list[Break] = []
         self._walk(reader, writer, "")
 
@@ -91,7 +92,10 @@ class _Walk:
             )
         match _type(reader):
             case "record":
-                self._walk_fields(reader, writer, place)
+                # A type that stands in several places is walked once; one that contains itself, not for ever.
+                if (pair := (reader["name"], writer["name"])) not in self._begun:
+                    self._begun.add(pair)
+                    self._walk_fields(reader, writer, place)
             case "array":
                 self._walk(reader["items"], writer["items"], f"{place}[]")
             case "map":

@@ -71,6 +71,8 @@ RECORDS: Final[dict[str, type[Record]]] = {
 _NESTED: Final[tuple[type[Record], ...]] = (Actor, Approval, Change, Compensation, FieldDrift, Selector, SourceOffset)
 _CLASSES: Final = {kind.__name__: kind for kind in (*RECORDS.values(), *_NESTED)}
 
+_NO_VALUE: Final = object()
+
 Convert: TypeAlias = Callable[[Any], Any]
 
 _MAX_DECIMAL_BYTES: Final = 16  # twice what 18 digits need, for writers that pad
@@ -158,28 +160,34 @@ class _Compiler:
         for field in schema["fields"]:
             attribute = attributes.pop(field["name"])
             decode, encode = self.compile(field["type"])
-            fields.append(_Field(field["name"], attribute.name, decode, encode, attribute.default is msgspec.UNSET))
+            is_nullable = isinstance(field["type"], list)
+            null_is_absent = attribute.default is msgspec.UNSET
+            fields.append(_Field(field["name"], attribute.name, decode, encode, is_nullable, null_is_absent))
         if attributes:
             raise TypeError(f"the schema {schema['name']} lacks the fields {sorted(attributes)}")
         return fields
 
 
 class _Field(msgspec.Struct, frozen=True):
-    """A field: its names in Avro and in Python, its conversions, and whether null means ABSENT."""
+    """A field: its names in Avro and in Python, its conversions, whether it may be null, and whether null means ABSENT."""
 
     name: str
     attribute: str
     decode: Convert
     encode: Convert
+    is_nullable: bool
     null_is_absent: bool
 
 
 def _record(fields: list[_Field], kind: type[Record]) -> tuple[Convert, Convert]:
-    plan = [(field.name, field.attribute, field.decode, field.encode, field.null_is_absent) for field in fields]
+    plan = [(field.name, field.attribute, field.decode, field.null_is_absent) for field in fields]
+    # What Avro's null is written for; in a field that can't be null there is no such value.
+    nulls = [msgspec.UNSET if field.null_is_absent else None if field.is_nullable else _NO_VALUE for field in fields]
+    encode_plan = [(field.name, field.attribute, field.encode, null) for field, null in zip(fields, nulls, strict=True)]
 
     def decode(raw: dict[str, AvroValue]) -> Record:
         values: dict[str, Any] = {}
-        for name, attribute, convert, _, null_is_absent in plan:
+        for name, attribute, convert, null_is_absent in plan:
             value = raw[name]
             if value is not None:
                 if convert is not same_value:
@@ -198,9 +206,9 @@ def _record(fields: list[_Field], kind: type[Record]) -> tuple[Convert, Convert]
         if type(record) is not kind:
             raise EncodeError(f"must be a record of kind {kind.__name__}, not {type(record).__name__}")
         raw: dict[str, AvroValue] = {}
-        for name, attribute, _, convert, null_is_absent in plan:
+        for name, attribute, convert, null in encode_plan:
             value = getattr(record, attribute)
-            if (value is None and not null_is_absent) or value is msgspec.UNSET:
+            if value is null:
                 raw[name] = None
                 continue
             try:
