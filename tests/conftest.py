@@ -1,3 +1,3 @@
-"""Registers the fixtures of tests/support for every test."""
+"""Registers what tests/support offers to every test."""
 
-pytest_plugins = ["tests.support.no_skips", "tests.support.fixtures"]
+pytest_plugins = ["tests.support.properties", "tests.support.no_skips", "tests.support.fixtures"]
