@@ -6,6 +6,7 @@ deviation in a sentence that stays the same as long as the deviation does.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
@@ -21,6 +22,8 @@ DEFAULT_REPLICATION: Final = 3
 """Kafka's usual advice: with `min.insync.replicas` 2, one broker may be away and nothing acknowledged is lost."""
 
 _TIMEOUT_S: Final = 15.0
+_READY_WITHIN_S: Final = 60.0
+_ASK_AGAIN_S: Final = 0.1
 _CREATE: Final = "run `reconciler topics create`"
 
 
@@ -87,7 +90,20 @@ class Cluster:
         ]
         self._metadata()  # says in a sentence that no broker answers, where the futures below would only time out
         futures: dict[str, Future[None]] = self._admin.create_topics(topics, operation_timeout=_TIMEOUT_S)
-        return [Made(topic.name, _is_made(topic.name, futures[topic.name])) for topic in wanted]
+        made = [Made(topic.name, _is_made(topic.name, futures[topic.name])) for topic in wanted]
+        self._await({topic.name for topic in wanted})
+        return made
+
+    def _await(self, names: set[str]) -> None:
+        """Returns when every topic has leaders for its partitions: the controller says `made` a moment before the brokers
+        know of it, and a worker that starts in that moment would find no topics."""
+        end = time.monotonic() + _READY_WITHIN_S
+        while waiting := sorted(names - _led(self._metadata())):
+            if time.monotonic() >= end:
+                raise ClusterError(
+                    f"the topic {waiting[0]} was made, but after {_READY_WITHIN_S:g} s has no leaders yet; see to the brokers"
+                )
+            time.sleep(_ASK_AGAIN_S)
 
     def deviations(self, wanted: Sequence[WantedTopic]) -> list[Deviation]:
         """Every way in which the topics aren't as they must be. Raises ClusterError."""
@@ -122,6 +138,15 @@ class Cluster:
             return [{name: entry.value for name, entry in by_name[topic.name].result().items()} for topic in topics]
         except KafkaException as error:
             raise ClusterError(f"the settings of the topics can't be read: {error.args[0].str()}") from None
+
+
+def _led(cluster: ClusterMetadata) -> set[str]:
+    """The topics of which every partition has a leader."""
+    return {
+        name
+        for name, topic in cluster.topics.items()
+        if topic.error is None and topic.partitions and all(each.leader >= 0 for each in topic.partitions.values())
+    }
 
 
 def _is_made(name: str, future: Future[None]) -> bool:
