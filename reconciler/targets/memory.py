@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from reconciler.records import Actor, Command, Observation, Outcome, OutcomeStatus, Record
 from reconciler.targets.answers import Clock, found, missing, outcome, sentence, system_clock, unknown
@@ -16,6 +16,7 @@ from reconciler.targets.apply import Fields, Refusal, decide
 from reconciler.targets.first_outcome import REMEMBERED, FirstOutcome, repeated
 from reconciler.targets.port import ScanPage, TargetDescription
 from reconciler.targets.routing import read_cursor, write_cursor
+from reconciler.targets.settings import Strict
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import ABSENT, Absent, Json
@@ -24,10 +25,8 @@ from reconciler.values.resource_key import parse_resource_key, resource_key
 WRITER = Actor(id="reconciler", kind="service")
 
 
-class MemoryConfig(BaseModel):
+class MemoryConfig(Strict):
     """``kind: memory``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     resources: dict[str, dict[str, dict[str, Json]]] = Field(default={}, description="type -> id -> fields")
     bulk_size: int = Field(default=1_000, ge=1)

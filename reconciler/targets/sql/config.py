@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from reconciler.targets.first_outcome import KEPT_S
+from reconciler.targets.settings import Strict
 from reconciler.values.pointer import tokens_of
 
 ColumnKind: TypeAlias = Literal["auto", "json", "boolean", "bytes"]
@@ -23,12 +24,6 @@ def _identifier(name: str) -> str:
 
 
 Identifier: TypeAlias = Annotated[str, AfterValidator(_identifier)]
-
-
-class Strict(BaseModel):
-    """Base of all configuration: unknown keys are errors, and nothing changes later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ColumnConfig(Strict):
