@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from streams.embedded.broker import EmbeddedBroker
 from streams.embedded.redis import EmbeddedRedis
+from tests.support import maven
 from tests.support.kafka import KafkaBroker
 from tests.support.postgresql import PostgresqlServer
 from tests.support.redis_server import RedisServer
 from tests.support.registry import SchemaRegistry
+
+# What is fetched for a test that takes this fixture, or whose module starts servers of this class itself.
+_FETCHED: Final = {"kafka": KafkaBroker, "registry": SchemaRegistry}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetches what the tests to be run will need."""
+    maven.fetch_ahead(
+        [name for name, kind in _FETCHED.items() if any(_uses(item, name, kind) for item in session.items)]
+    )
+
+
+def _uses(item: pytest.Item, name: str, kind: type) -> bool:
+    module = item.getparent(pytest.Module)
+    return name in getattr(item, "fixturenames", ()) or (module is not None and kind in vars(module.obj).values())
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.needs import need_program
+import pytest
+
+from tests.support.needs import need_java, need_program
 
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _POMS = Path(__file__).parent / "maven"
@@ -30,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def fetch(name: str) -> Path:
-    """The folder with every run-time artefact of `maven/<name>.pom.xml`. Skips the test where there is no Maven.
+    """The folder with every run-time artefact of `maven/<name>.pom.xml`. Skips the test where Maven is missing or fails.
 
     The folder's name holds the digest of the pom, so another version never meets leftovers of the one before.
     """
@@ -44,6 +46,14 @@ def fetch(name: str) -> Path:
         if not folder.is_dir():
             _copy_dependencies(maven, pom, folder)
     return folder
+
+
+def fetch_ahead(names: Iterable[str]) -> None:
+    """Fetches before any test runs, whose time-out a download could exceed. What fails here, the test that needs it reports."""
+    for name in names:
+        with suppress(pytest.skip.Exception):
+            need_java()
+            fetch(name)
 
 
 def _copy_dependencies(maven: Path, pom: Path, folder: Path) -> None:
@@ -62,7 +72,7 @@ def _copy_dependencies(maven: Path, pom: Path, folder: Path) -> None:
             check=False,
         )
         if done.returncode != 0:
-            raise RuntimeError(f"Maven could not fetch what {pom} names:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+            pytest.skip(f"Maven could not fetch what {pom} names:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
         # The last step, and atomic: a folder of this name is always complete.
         unfinished.rename(folder)
     finally:

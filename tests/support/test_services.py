@@ -16,6 +16,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from tests.support.kafka import KafkaBroker
+from tests.support.needs import need_program
 from tests.support.postgresql import PostgresqlServer
 from tests.support.processes import ServerFailed, ServerProcess
 from tests.support.redis_server import RedisServer
@@ -154,6 +155,7 @@ def test_a_server_that_is_never_ready_is_killed_at_the_deadline(tmp_path_factory
 
 
 def test_a_server_dies_with_the_process_that_started_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    need_program("setpriv", package="util-linux")
     script = (
         "import os, signal; from pathlib import Path; from tests.support.processes import ServerProcess\n"
         f"log = Path({str(tmp_path_factory.mktemp('orphan') / 'log')!r})\n"
