@@ -49,7 +49,8 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SchemaVersion(msgspec.Struct, frozen=True):
-    """One committed version of a schema."""
+    """One committed version of a schema. ``text`` has no white space around it: some registries find a schema by its text, and
+    clients strip it."""
 
     name: str
     version: int
@@ -115,7 +116,7 @@ class SchemaFolder:
             raise SchemaFolderError(
                 f"{self.path / LOCK_FILE} gives {name} the id {entry.id}, outside of the packaged range"
             )
-        return SchemaVersion(name, entry.version, entry.id, schema, text)
+        return SchemaVersion(name, entry.version, entry.id, schema, text.strip())
 
 
 def fingerprint(schema: AvroSchema) -> str:
