@@ -59,3 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ReconcilerError as error:
         click.echo(f"reconciler: {error}", err=True)
         sys.exit(EXIT_INPUT_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from streams.logs import configure_logging
-from streams.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from reconciler.machines.protocol import Machine
-    from reconciler.wire.codec import Codec
+from streams.settings import load_settings
 
 
 @click.command()
@@ -39,24 +33,10 @@ def worker(
     configure_logging(settings.log_level, settings.log_format)
     # Imported late: Faust is slow to load, and --help shouldn't wait for it.
     from reconciler.wire.topics import TopicNames  # noqa: PLC0415
+    from streams import wiring  # noqa: PLC0415
     from streams.runner.pipeline import resource_pipeline  # noqa: PLC0415
     from streams.worker.main import run_worker  # noqa: PLC0415
 
-    pipeline = resource_pipeline(_machine(settings), TopicNames(settings.topic_prefix))
-    run_worker(settings, pipeline, _codec(settings))
-
-
-def _codec(settings: Settings) -> Codec:
-    from reconciler.wire.codec import Codec  # noqa: PLC0415
-
-    if settings.registry_url is None:
-        return Codec.packaged()
-    registry = import_module("reconciler.wire.registry")
-    codec: Codec = registry.codec_with_registry(settings.registry_url)
-    return codec
-
-
-def _machine(settings: Settings) -> Machine:
-    module = import_module("reconciler.machines.resource")
-    machine: Machine = module.ResourceMachine.from_folder(settings.contracts_dir)
-    return machine
+    contracts, codec = wiring.contracts_of(settings), wiring.codec_of(settings)
+    pipeline = resource_pipeline(wiring.machine_of(contracts), TopicNames(settings.topic_prefix))
+    run_worker(settings, pipeline, codec, wiring.services_of(settings, contracts, codec))
