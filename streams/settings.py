@@ -6,6 +6,8 @@ a secret holds is never printed: `SecretStr` masks it in every message and log.
 
 from __future__ import annotations
 
+import difflib
+import os
 import ssl
 from pathlib import Path
 from typing import Any, Literal
@@ -187,6 +189,12 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of the environment, with what is given here on top. Raises InputError in one sentence."""
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], sorted(known), 1)
+        hint = f"; did you mean {near[0]}?" if near else "; unset it"
+        raise InputError(f"there is no setting {unknown[0]}{hint}")
     try:
         return Settings(**overrides)
     except ValidationError as error:

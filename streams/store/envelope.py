@@ -18,8 +18,8 @@ from streams.store.port import Mark
 
 T = TypeVar("T")
 
-MARK_KEY = b"\0mark"
-"""The key of a partition's mark in the history's changelog: the resource is empty, which no real one is."""
+MARK_SYSTEM = "reconciler.internal"
+"""The system of the resource that a partition's mark is kept under, in the history's changelog."""
 
 _SEPARATOR = b"\0"
 
@@ -116,10 +116,11 @@ class HeadEnvelope:
 class EntryEnvelope:
     """Writes and reads history entries and the mark of one partition."""
 
-    def __init__(self, codec: Codec, header: bytes, table: str, machine_version: int) -> None:
+    def __init__(self, codec: Codec, header: bytes, table: str, machine_version: int, partition: int) -> None:
         self._codec = codec
         self._header = header
         self._table = table
+        self.mark_key = entry_key(f"{MARK_SYSTEM}/partition/{partition}".encode(), "mark")
         self._prefix = header + avro_string(table)
         self._version = avro_long(machine_version)
         self._version_epoch = self._version + avro_long(0)
@@ -134,7 +135,7 @@ class EntryEnvelope:
 
     def encode_mark(self, mark: Mark) -> bytes:
         """The changelog value of the partition's mark."""
-        return self.encode(MARK_KEY, msgspec.json.encode(mark))
+        return self.encode(self.mark_key, msgspec.json.encode(mark))
 
     def decode(self, key: bytes, value: bytes) -> tuple[int, bytes]:
         """(epoch, entry). Raises ChangelogMismatch."""
@@ -157,7 +158,7 @@ class EntryEnvelope:
     def decode_mark(self, value: bytes) -> Mark:
         """The partition's mark. Raises ChangelogMismatch."""
         try:
-            return msgspec.json.decode(self.decode(MARK_KEY, value)[1], type=Mark)
+            return msgspec.json.decode(self.decode(self.mark_key, value)[1], type=Mark)
         except msgspec.DecodeError as error:
             raise ChangelogMismatch(f"a partition's mark can't be read: {error}") from None
 

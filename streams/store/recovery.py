@@ -20,7 +20,7 @@ from reconciler.wire.codec import Codec
 from streams.runner.pipeline import Pipeline
 from streams.settings import Settings
 from streams.store.changelog import ChangelogReader, Place, RecoveryAborted, RecoveryStalled, Span
-from streams.store.envelope import MARK_KEY, ChangelogMismatch, EntryEnvelope, HeadEnvelope
+from streams.store.envelope import ChangelogMismatch, EntryEnvelope, HeadEnvelope
 from streams.store.memory import MemoryStore
 from streams.store.port import Checkpoint, EntryChange, HeadChange, Mark, PartitionStore
 from streams.store.producer import BatchProducer, BatchWrite, PlainProducer, TransactionalProducer
@@ -148,7 +148,9 @@ class Takeover:
                 pipeline.input_topics,
                 partition,
             ),
-            entries=EntryEnvelope(self._codec, self._codec.header(names.history, HistoryEntry), pipeline.name, version),
+            entries=EntryEnvelope(
+                self._codec, self._codec.header(names.history, HistoryEntry), pipeline.name, version, partition
+            ),
             producer=self._producer(partition),
         )
 
@@ -252,7 +254,7 @@ class Takeover:
                 head = self._head_change(item, key, value, place, report)
                 if head is not None:
                     heads[key] = head
-            elif key == MARK_KEY:
+            elif key == item.entries.mark_key:
                 self._take_mark(item, topic, value, place, report)
             else:
                 entry = self._entry_change(item, topic, key, value, report)
@@ -314,7 +316,7 @@ class Takeover:
         )
         item.heads.set_epoch(mark.epoch)
         item.entries.set_epoch(mark.epoch)
-        written = item.producer.write(BatchWrite((), (), (), (MARK_KEY, item.entries.encode_mark(mark))))
+        written = item.producer.write(BatchWrite((), (), (), (item.entries.mark_key, item.entries.encode_mark(mark))))
         checkpoint = Checkpoint(
             heads=item.ends[names.expected],
             history=written.history_end or item.ends[names.history],

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
 
 from reconciler.values.errors import InputError
 from streams.settings import Settings
+from streams.worker.topics_check import BrokersUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,10 @@ _LOCK_NAME = "worker.lock"
 _REQUEST_TIMEOUT_S = 10.0
 _ASK_AGAIN_S = 1.0
 _GRACE_S = 5.0
+_NO_SUCH_GROUP = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.GROUP_ID_NOT_FOUND})
+_COORDINATOR_MOVES = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
 
 
 def lock_data_dir(data_dir: Path) -> IO[str]:
@@ -78,19 +83,28 @@ def refuse_second_instance(settings: Settings) -> None:
 
 
 def _member(admin: AdminClient, settings: Settings) -> str | None:
-    """The client id of the member under our instance id."""
-    try:
-        futures = admin.describe_consumer_groups([settings.application_id], request_timeout=_REQUEST_TIMEOUT_S)
-        group = futures[settings.application_id].result()
-    except KafkaException as error:
-        reason: KafkaError = error.args[0]
-        if reason.code() in (KafkaError._UNSUPPORTED_FEATURE, KafkaError.GROUP_ID_NOT_FOUND):
-            return None
-        raise
-    for member in group.members:
+    """The client id of the member under our instance id. Raises BrokersUnreachable."""
+    group = _group(admin, settings.application_id)
+    for member in () if group is None else group.members:
         if member.group_instance_id == settings.instance_id:
             return str(member.client_id)
     return None
+
+
+def _group(admin: AdminClient, group_id: str) -> ConsumerGroupDescription | None:
+    deadline = time.monotonic() + _REQUEST_TIMEOUT_S
+    while True:
+        try:
+            futures = admin.describe_consumer_groups([group_id], request_timeout=_REQUEST_TIMEOUT_S)
+            description: ConsumerGroupDescription = futures[group_id].result()
+            return description
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() in _NO_SUCH_GROUP:
+                return None
+            if reason.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise BrokersUnreachable(f"the brokers don't describe the group {group_id!r}: {reason.str()}") from None
+        time.sleep(_ASK_AGAIN_S / 4)
 
 
 def _who(member: str) -> tuple[str, int | None]:

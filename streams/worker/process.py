@@ -18,7 +18,6 @@ from streams.exits import ExitCode, end_process
 from streams.metrics import WorkerMetrics
 from streams.runner.batch import MOST_AHEAD, Batch, BatchRunner
 from streams.runner.timers import Timers
-from streams.store.envelope import MARK_KEY
 from streams.store.port import Checkpoint, Mark
 from streams.store.producer import BatchWrite, Fenced
 from streams.store.recovery import OwnedPartition
@@ -156,12 +155,10 @@ class PartitionProcess:
         """In a thread: brokers first, then the store, so that the store is never ahead."""
         owned = self._owned
         mark = Mark(epoch=owned.mark.epoch, consumed=batch.consumed, now=batch.now, owner=owned.mark.owner)
-        history = [
-            (key, None if entry is None else owned.entry_envelope.encode(key, entry))
-            for key, entry in batch.changes.entries
-        ]
+        entries = owned.entry_envelope
+        history = [(key, None if entry is None else entries.encode(key, entry)) for key, entry in batch.changes.entries]
         written = owned.producer.write(
-            BatchWrite(batch.effects, batch.changes.heads, history, (MARK_KEY, owned.entry_envelope.encode_mark(mark)))
+            BatchWrite(batch.effects, batch.changes.heads, history, (entries.mark_key, entries.encode_mark(mark)))
         )
         checkpoint = Checkpoint(
             heads=written.heads_end or self._checkpoint.heads,

@@ -98,6 +98,7 @@ class CountingMachine:
             fired=state.fired,
             due_at=state.due_at,
             now=now,
+            poisoned=state.poisoned,
         )
         effects: list[Effect] = [AppendHistory(event.action_id, orjson.dumps({"n": counted.actions, "v": value}))]
         if counted.actions % COMMAND_EVERY == 0:

@@ -16,12 +16,13 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from reconciler.json_form import action_from_json
-from reconciler.records import Action, Record
+from reconciler.records import Action, Command, Record
 from reconciler.wire.changelog import ExpectedHead
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.embedded.broker import PARTITIONS as EMBEDDED_PARTITIONS
 from streams.embedded.broker import EmbeddedBroker
+from streams.store.envelope import MARK_SYSTEM
 from tests.support.counting import COMMAND_EVERY, Count
 from tests.support.processes import ServerProcess
 from tests.support.waiting import wait_until
@@ -153,6 +154,23 @@ class Estate:
             heads[record.resource] = Count(**orjson.loads(record.state))
         return heads
 
+    def command_ids(self) -> list[str]:
+        """The commands of `SYSTEM`, as often as they are there."""
+        ids = []
+        for found in self.read(self.topics.reversal(SYSTEM)):
+            record = self.codec.decode(found.value)
+            assert isinstance(record, Command)
+            ids.append(record.command_id)
+        return ids
+
+    def history_keys(self) -> set[bytes]:
+        """The keys of the history entries that stand."""
+        standing: dict[bytes, bool] = {}
+        for found in self.read(self.topics.history):
+            assert found.key is not None
+            standing[found.key] = found.value is not None
+        return {key for key, stands in standing.items() if stands and not key.startswith(MARK_SYSTEM.encode())}
+
     def lag(self) -> int:
         """Records of all input topics that the group hasn't committed."""
         names = self.topics
@@ -190,9 +208,14 @@ def _found(message: Message) -> Found:
         message.offset() or 0,
         message.key(),
         message.value(),
-        {name: value for name, value in message.headers() or [] if isinstance(value, bytes)},
+        _headers(message),
         message.timestamp()[1],
     )
+
+
+def _headers(message: Message) -> dict[str, bytes]:
+    pairs: Any = message.headers() or []
+    return dict(pairs)
 
 
 # -- actions
@@ -286,7 +309,7 @@ class WorkerProcess:
         )
         return self
 
-    def wait_ready(self, deadline_s: float = 30) -> WorkerProcess:
+    def wait_ready(self, deadline_s: float = 60) -> WorkerProcess:
         """Returns when /ready says so."""
         self.process.wait_ready(self.is_ready, deadline_s=deadline_s)
         return self
