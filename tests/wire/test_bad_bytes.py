@@ -115,27 +115,35 @@ def test_the_limit_is_a_setting() -> None:
         small.decode(action_bytes(set_=string(json.dumps({"/a": "x" * 100}))))
 
 
-def test_an_action_of_the_largest_size_is_read_at_a_bounded_cost() -> None:
+def dense_action(arrays: int) -> bytes:
     """Bytes that make as many Python objects as bytes can: an array of empty arrays inside the JSON text."""
-    text = '{"/a": [' + ",".join(["[]"] * 340_000) + "]}"
-    payload = action_bytes(set_=string(text))
-    assert len(payload) <= MAX_RECORD_BYTES
+    return action_bytes(set_=string('{"/a": [' + ",".join(["[]"] * arrays) + "]}"))
+
+
+def test_the_memory_of_the_densest_action_is_bounded_by_its_size() -> None:
+    payload = dense_action(30_000)
     tracemalloc.start()
-    began = time.process_time()
     try:
         CODEC.decode(payload)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 100 * MAX_RECORD_BYTES
-    assert time.process_time() - began < 30
+    assert peak < 100 * len(payload)
+
+
+def test_the_densest_action_of_the_largest_size_is_read_in_bounded_time() -> None:
+    payload = dense_action(340_000)
+    assert MAX_RECORD_BYTES * 0.9 < len(payload) <= MAX_RECORD_BYTES
+    began = time.process_time()
+    assert isinstance(CODEC.decode(payload), Action)
+    assert time.process_time() - began < 10
 
 
 PAYLOADS = strategies.RECORDS.map(lambda record: CODEC.encode("any", record))
 
 
 @given(PAYLOADS, st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_mutations_give_a_record_or_a_decode_error(payload: bytes, data: st.DataObject) -> None:
     broken = bytearray(payload)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -155,7 +163,7 @@ def test_mutations_give_a_record_or_a_decode_error(payload: bytes, data: st.Data
 
 
 @given(st.binary(max_size=200), st.sampled_from(sorted(FOLDER.by_id)))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_random_bytes_give_a_record_or_a_decode_error(body: bytes, schema_id: int) -> None:
     check_total(schema_header(schema_id) + body)
 

@@ -53,7 +53,7 @@ def test_what_is_usual_is_read_by_hand(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", BY_HAND)
 @given(data=st.data())
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 def test_nothing_is_read_by_hand_that_is_refused_strictly(name: str, data: st.DataObject) -> None:
     payload = bytearray(CODEC.encode("any", data.draw(strategies.BY_SCHEMA[name])))
     for _ in range(data.draw(st.integers(1, 2))):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from reconciler.records import Action, Record
-from reconciler.wire.codec import Codec, schema_header
+from reconciler.wire.codec import Codec, schema_header, without_logical_types
+from reconciler.wire.conversion import Conversion
 from reconciler.wire.errors import DecodeError, RegistryDownError, UnknownSchemaError
 from reconciler.wire.schema_folder import SchemaFolder, SchemaVersion, packaged_folder
 from reconciler.wire.strict_reader import AvroSchema
@@ -56,28 +61,32 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> SchemaFolder:
     return with_further_version(tmp_path_factory.mktemp("later"), "action", reordered)
 
 
+CONVERSION = Conversion(packaged_folder().latest("action").schema)
+
+
 def writing(schema: AvroSchema, record: Record, schema_id: int) -> bytes:
     """What a writer with another schema sends: only its own fields, in its own order."""
-    import io
-
-    import fastavro
-
-    from reconciler.wire.codec import without_logical_types
-    from reconciler.wire.conversion import Conversion
-
     body = io.BytesIO()
     body.write(schema_header(schema_id))
-    raw = Conversion(packaged_folder().latest("action").schema).raw(record)
-    fastavro.schemaless_writer(body, fastavro.parse_schema(without_logical_types(schema)), raw)
+    fastavro.schemaless_writer(body, fastavro.parse_schema(without_logical_types(schema)), CONVERSION.raw(record))
     return body.getvalue()
+
+
+@cache
+def _codec(text: str) -> Codec:
+    return Codec(packaged_folder(), Ids({7: json.loads(text)}))
+
+
+def reading(schema: AvroSchema) -> Codec:
+    """A codec whose registry has the schema under the id 7."""
+    return _codec(json.dumps(schema))
 
 
 @given(record=strategies.actions())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_later_version_is_read_by_what_the_registry_says_of_it(later: SchemaFolder, record: Action) -> None:
     schema = later.latest("action").schema
-    codec = Codec(packaged_folder(), Ids({7: schema}))
-    read = codec.decode(writing(schema, record, 7))
+    read = reading(schema).decode(writing(schema, record, 7))
     assert isinstance(read, Action)
     assert exactly(read) == exactly(msgspec.structs.replace(record, rule=""))
 

@@ -169,19 +169,27 @@ def test_a_schema_nested_too_deep_is_refused() -> None:
         compile_reader(schema)
 
 
-def test_memory_and_time_are_those_of_the_bytes() -> None:
-    """The densest payload that a schema with arrays allows: a megabyte of empty texts, in blocks of one."""
-    payload = (long(1) + string("")) * 500_000 + long(0)
-    reader = compile_reader({"type": "array", "items": "string"})
+# The densest payload that a schema with arrays allows: empty texts, in blocks of one.
+DENSE = compile_reader({"type": "array", "items": "string"})
+DENSE_ITEM = long(1) + string("")
+
+
+def test_memory_is_that_of_the_bytes() -> None:
+    payload = DENSE_ITEM * 50_000 + long(0)
     tracemalloc.start()
-    began = time.process_time()
     try:
-        assert len(read_whole(reader, payload, 0)) == 500_000
+        assert len(read_whole(DENSE, payload, 0)) == 50_000
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 16 * len(payload)
-    assert time.process_time() - began < 30
+
+
+def test_time_is_that_of_the_bytes() -> None:
+    payload = DENSE_ITEM * 500_000 + long(0)
+    began = time.process_time()
+    assert len(read_whole(DENSE, payload, 0)) == 500_000
+    assert time.process_time() - began < 10
 
 
 def test_a_claim_costs_no_memory() -> None:
