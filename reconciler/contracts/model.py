@@ -104,7 +104,7 @@ class Forbid(Part, frozen=True, kw_only=True):
 class Undo(Part, frozen=True, kw_only=True):
     """What can be undone, and how. ``until_s`` None: however old it is."""
 
-    until_s: PositiveSeconds | None = None
+    until_s: Seconds | None = None
     create: CreateUndo = CreateUndo()
     delete: DeleteUndo = DeleteUndo()
     dependants: Literal["block", "cascade", "orphan"] = "block"
@@ -139,25 +139,25 @@ class Audit(Part, frozen=True, kw_only=True):
 class Timing(Part, frozen=True, kw_only=True):
     """Times, in seconds."""
 
-    settle_s: Seconds = 30
-    in_flight_s: Seconds = 600
-    sample_every_s: PositiveSeconds = 300
-    pre_state_max_age_s: Seconds = 3600
+    settle_s: Seconds = 30.0
+    in_flight_s: Seconds = 600.0
+    sample_every_s: PositiveSeconds = 300.0
+    pre_state_max_age_s: Seconds = 3600.0
 
 
 class Retry(Part, frozen=True, kw_only=True):
     """Attempts at a command that fails for a passing reason: waits of first_s, first_s * factor, … up to cap_s."""
 
     attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
-    first_s: PositiveSeconds = 2
-    factor: Annotated[float, msgspec.Meta(ge=1)] = 3
-    cap_s: PositiveSeconds = 300
+    first_s: PositiveSeconds = 2.0
+    factor: Annotated[float, msgspec.Meta(ge=1)] = 3.0
+    cap_s: PositiveSeconds = 300.0
 
 
 class Service(Part, frozen=True, kw_only=True):
     """What the service that owns the target promises."""
 
-    ack_within_s: PositiveSeconds = 60
+    ack_within_s: PositiveSeconds = 60.0
     promises: tuple[Promise, ...] = ()
 
 

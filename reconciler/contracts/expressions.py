@@ -1,0 +1,211 @@
+"""CEL expressions: compiled once, checked when a contract is loaded, evaluated within bounds.
+
+The engine is common-expression-language, which wraps the Rust implementation. It has no budget of its own, so an expression
+has a largest length, and is only evaluated if the bound on its work that `tokens` gives is within MAX_WORK. cel-expr-python
+has a budget, but a fixed one of 10,000 iterations, which a rule over the operations of a large rollback can't keep to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Final
+
+import cel
+import msgspec
+
+from reconciler.contracts.tokens import Shape, Token, shape_of, variables
+from reconciler.contracts.vocabulary import FUNCTIONS, Vocabulary
+from reconciler.values.json_value import Json
+
+MAX_LENGTH: Final = 2_000
+"""Characters. The longest rules that people still understand have some hundreds."""
+MAX_WORK: Final = 2_000_000
+"""In about microseconds: a rule over each of 10,000 operations is well within it, one over each pair of them is not."""
+
+_SYNTAX_FAULT: Final = re.compile(r"ERROR: <input>:([0-9]+):([0-9]+): (.*)")
+
+
+class ExpressionFault(msgspec.Struct, frozen=True):
+    """What is wrong with an expression. ``line`` and ``column`` count from 1 inside the expression."""
+
+    line: int
+    column: int
+    message: str
+
+
+class EvaluationError(Exception):
+    """A rule that gave no answer. The text says why, without any value of a field, since those may be sensitive."""
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """An expression ready to be evaluated."""
+
+    program: cel.Program
+    shape: Shape
+    names: tuple[str, ...]
+    """The variables that it needs."""
+
+
+class Facts:
+    """What rules are asked about. Each variable is converted for the engine once, however many rules ask for it."""
+
+    def __init__(self, values: Mapping[str, Json]) -> None:
+        self._values = values
+        self._context = cel.Context()
+        self._sizes: dict[str, int] = {}
+
+    def context(self, names: Iterable[str]) -> cel.Context:
+        """The engine's context with these variables. Raises EvaluationError where one is missing or can't be converted."""
+        for name in names:
+            self._add(name)
+        return self._context
+
+    def size(self, names: Iterable[str]) -> int:
+        """The number of members of the largest list or map in these variables, at any depth."""
+        for name in names:
+            self._add(name)
+        return max((self._sizes[name] for name in names), default=0)
+
+    def _add(self, name: str) -> None:
+        if name in self._sizes:
+            return
+        if name not in self._values:
+            raise EvaluationError(f"it asks about {name}, which is not known here")
+        try:
+            self._context.add_variable(name, self._values[name])
+        except (ValueError, OverflowError, TypeError):
+            raise EvaluationError(f"{name} holds a value that rules can't read") from None
+        self._sizes[name] = _largest(self._values[name])
+
+
+def evaluate(expression: str, facts: Facts) -> bool:
+    """Whether an expression that has no faults is true. Raises EvaluationError where it has no answer, never anything else."""
+    compiled = compile_expression(expression)
+    if isinstance(compiled, ExpressionFault):
+        raise EvaluationError(compiled.message)
+    if compiled.shape.work(facts.size(compiled.names)) > MAX_WORK:
+        raise EvaluationError("it would take too long over so many values; use `exists` and `all` without nesting them")
+    return _execute(compiled.program, facts.context(compiled.names))
+
+
+def _execute(program: cel.Program, context: cel.Context) -> bool:
+    try:
+        result = program.execute(context)
+    except KeyError:
+        raise EvaluationError("it asks for a member that is not there; test for it with has()") from None
+    except IndexError:
+        raise EvaluationError("it asks for a list member that is not there") from None
+    except ArithmeticError:
+        raise EvaluationError("its arithmetic has no result") from None
+    except TypeError:
+        raise EvaluationError("it combines values of types that don't go together") from None
+    except (ValueError, RuntimeError):
+        raise EvaluationError("it calls a function with what that can't take") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the engine's runtime: no Exception, and it can't be imported
+            raise
+        raise EvaluationError("the engine failed on it") from None
+    if not isinstance(result, bool):
+        raise EvaluationError("its result is neither true nor false")
+    return result
+
+
+@lru_cache(maxsize=4_096)
+def compile_expression(expression: str) -> Compiled | ExpressionFault:
+    """The expression compiled, or why it can't be."""
+    if len(expression) > MAX_LENGTH:
+        return ExpressionFault(1, 1, f"the expression is longer than {MAX_LENGTH} characters")
+    try:
+        program = cel.compile(expression)
+    except ValueError as error:
+        return _syntax_fault(str(error))
+    shape = shape_of(expression)
+    if shape.fault is not None:
+        position, message = shape.fault
+        return _at(expression, position, f"the expression {message}")
+    names = tuple(sorted({token.text for token in variables(shape)}))
+    if not set(names) <= set(program.variables()):
+        return ExpressionFault(1, 1, "the expression is written in a way that can't be checked; write it more simply")
+    return Compiled(program, shape, names)
+
+
+def faults_of(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFault]:
+    """All that is wrong with an expression that is to speak about what the vocabulary has."""
+    compiled = compile_expression(expression)
+    if isinstance(compiled, ExpressionFault):
+        yield compiled
+        return
+    found = [_at(expression, token.position, message) for token, message in _misnomers(compiled.shape, vocabulary)]
+    yield from found
+    if not found:
+        yield from _failures(expression, vocabulary)
+
+
+def _misnomers(shape: Shape, vocabulary: Vocabulary) -> Iterator[tuple[Token, str]]:
+    for token in variables(shape):
+        if token.text not in vocabulary.members:
+            yield token, f"rules over {vocabulary.name} know no {token.text}{_instead(token.text, vocabulary.members)}"
+    for token in shape.called:
+        if token.text not in FUNCTIONS:
+            yield token, f"rules have no function {token.text}{_instead(token.text, FUNCTIONS)}"
+    for variable, name in shape.ranges:
+        if name.text in vocabulary.members:
+            yield name, f"the name {name.text} already means something here; choose another one"
+        members = vocabulary.elements.get(variable.text) if not variable.is_bound else None
+        for holder, member in shape.members:
+            if holder.is_bound and holder.text == name.text and members is not None and member.text not in members:
+                yield member, f"{variable.text} have no {member.text}{_instead(member.text, members)}"
+    for holder, member in shape.members:
+        known = None if holder.is_bound else vocabulary.members.get(holder.text)
+        if known is not None and member.text not in known:
+            yield member, f"{holder.text} has no {member.text}{_instead(member.text, known)}"
+
+
+def _failures(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFault]:
+    """Tries the expression: what has one type must not fail, anything else must give an answer to some sample."""
+    reasons = []
+    for sample in vocabulary.samples:
+        try:
+            evaluate(expression, Facts(sample))
+        except EvaluationError as error:
+            reasons.append((str(error), type(error.__context__)))
+    if vocabulary.is_typed:
+        reasons = [(reason, kind) for reason, kind in reasons if kind not in (IndexError, ZeroDivisionError)]
+    if reasons and (vocabulary.is_typed or len(reasons) == len(vocabulary.samples)):
+        yield ExpressionFault(1, 1, f"the expression can't give an answer: {reasons[0][0]}")
+
+
+def _syntax_fault(message: str) -> ExpressionFault:
+    found = _SYNTAX_FAULT.search(message)
+    if found is None:
+        return ExpressionFault(1, 1, "the expression can't be read")
+    line, column, problem = found.groups()
+    problem = re.sub(r" expecting \{.*", "", problem).replace("'<EOF>'", "the end").strip()
+    return ExpressionFault(int(line), int(column), f"the expression can't be read: {problem[:200]}")
+
+
+def _at(expression: str, position: int, message: str) -> ExpressionFault:
+    before = expression[:position]
+    return ExpressionFault(before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1, message)
+
+
+def _instead(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}" if known else ""
+
+
+def _largest(value: Json) -> int:
+    largest = 0
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            largest = max(largest, len(node))
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            largest = max(largest, len(node))
+            pending.extend(node)
+    return largest
