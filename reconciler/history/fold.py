@@ -6,6 +6,7 @@ the same on a resource with a thousand operations as on one with two: it looks a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -55,9 +56,11 @@ def fold_into(
     if action.operation == "effect":
         return Entry(number=number, action=action)
     editor.prune()
+    if action.operation == "update" and action.before is not None:
+        plain = _fold_plain(editor, number, action, contract)
+        if plain is not None:
+            return plain
     learner = _Learner(editor, number, contract)
-    if action.operation == "update" and action.before is not None and _fold_plain(learner, editor, number, action):
-        return Entry(number=number, action=action, facts=learner.facts())
     if action.operation == "create":
         learner.learn((), ABSENT)
     elif action.before is not None:
@@ -71,44 +74,58 @@ def fold_into(
     return entry
 
 
-def _fold_plain(learner: _Learner, editor: Editor, number: int, action: Action) -> bool:
+def _fold_plain(editor: Editor, number: int, action: Action, contract: Contract) -> Entry | None:
     """Folds an update whose `before` speaks of the written places alone, none of them above another, all of them in objects
-    that are known: most actions by far. False, and nothing done, where it isn't one.
+    that are known: most actions by far. None, and nothing done, where it isn't one.
 
     What is learnt of the base at such a place isn't written to the tree first: the action's own write is there at once.
     """
     before, set_, unset = action.before, action.set, action.unset
     assert before is not None
     if not before.keys() <= (set_.keys() | unset if unset else set_.keys()):
-        return False
-    writes: list[tuple[str, Tokens, dict[str, Node], Object]] = []
+        return None
+    places = _opened_places(editor, (*set_, *unset) if unset else set_)
+    if places is None:
+        return None
+    learner: _Learner | None = None
+    for path, tokens, parent in places:
+        members, name = parent.members, tokens[-1]
+        said = before.get(path, ABSENT)
+        node = members.get(name)
+        if node is None:
+            node = member_of(parent, name)
+        if not (same(node.value, said) if type(node) is Leaf else type(node) is Gone and said is ABSENT):
+            learner = learner or _Learner(editor, number, contract)
+            if type(node) is Unknown:
+                learner.note_base(path, said)
+            else:
+                learner.learn(tokens, said)
+        value = set_.get(path, ABSENT)
+        members[name] = node_of(value, number) if value is ABSENT or type(value) is dict else Leaf(number, value)
+    editor.forget_place()
+    return Entry(number=number, action=action, facts=NO_FACTS if learner is None else learner.facts())
+
+
+def _opened_places(editor: Editor, paths: Iterable[str]) -> list[tuple[str, Tokens, Object]] | None:
+    """The places of paths, with the objects that hold them, opened; None where they aren't of one depth (places of one depth
+    can't be above each other), where one is the resource itself, or where nothing is known of what holds it."""
+    places: list[tuple[str, Tokens, Object]] = []
     above: Tokens | None = None
     parent: Object | None = None
     depth = -1
-    for path in (*set_, *unset) if unset else set_:
+    for path in paths:
         tokens = tokens_of(path)
-        if not tokens or (depth != len(tokens) and depth >= 0):
-            return False  # places of one depth can't be above each other
-        depth = len(tokens)
-        if tokens[:-1] != above:
+        if len(tokens) != depth:
+            if depth >= 0 or not tokens:
+                return None
+            depth = len(tokens)
+        if tokens[:-1] != above or parent is None:
             above = tokens[:-1]
             parent = editor.open_object(above)
             if parent is None:
-                return False
-        assert parent is not None
-        writes.append((path, tokens, parent.members, parent))
-    for path, tokens, members, holder in writes:
-        said = before.get(path, ABSENT)
-        node = members.get(tokens[-1])
-        if node is None:
-            node = member_of(holder, tokens[-1])
-        if type(node) is Unknown:
-            learner.note_base(path, said)
-        elif not (same(node.value, said) if type(node) is Leaf else type(node) is Gone and said is ABSENT):
-            learner.learn(tokens, said)
-        members[tokens[-1]] = node_of(set_.get(path, ABSENT), number)
-    editor.forget_place()
-    return True
+                return None
+        places.append((path, tokens, parent))
+    return places
 
 
 def said_before(action: Action) -> list[tuple[Tokens, Json | Absent]]:

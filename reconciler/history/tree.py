@@ -36,11 +36,13 @@ class Leaf(msgspec.Struct, frozen=True, array_like=True, tag="v"):
 
 
 class Object(msgspec.Struct, frozen=True, array_like=True, tag="o"):
-    """An object. `closed`: it has no members but those named here."""
+    """An object. `closed`: it has no members but those named here. `made`: nobody wrote it, a write below it made it, so
+    nobody has said that it is to stay without other members."""
 
     owner: int
     closed: bool
     members: dict[str, Node]
+    made: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True, tag="a"):
@@ -151,7 +153,7 @@ class Editor:
         """The object at the place has no members but those known now."""
         node = node_at(self.root, tokens)
         assert type(node) is Object
-        self.write(tokens, Object(node.owner, True, node.members), node.owner)
+        self.write(tokens, Object(node.owner, True, node.members, node.made), node.owner)
         self._above = None
 
     def _opened(self, tokens: Tokens, is_making: bool, owner: int) -> dict[str, Node] | None:
@@ -167,7 +169,7 @@ class Editor:
             elif isinstance(node, Unknown):
                 node = self._replaced(parent, name, Object(BASE, False, {}), {})
             elif is_making:
-                node = self._replaced(parent, name, Object(owner, True, {}), {})
+                node = self._replaced(parent, name, Object(owner, True, {}, made=True), {})
             else:
                 return None
             if depth == len(tokens):
@@ -177,7 +179,7 @@ class Editor:
             depth += 1
 
     def _replaced(self, parent: Object | None, name: str, node: Object, members: dict[str, Node]) -> Object:
-        mine = Object(node.owner, node.closed, members)
+        mine = Object(node.owner, node.closed, members, node.made)
         self._mine[id(members)] = members
         if parent is None:
             self.root = mine
