@@ -18,9 +18,13 @@ EXIT_INPUT_ERROR = 2
 
 # name -> (module, attribute, what it does): so that `fold` need not import Faust, and `--help` nothing at all
 _COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("streams.cli.dev", "demo", "Watch drift happen and be put right, on an embedded system."),
+    "dev": ("streams.cli.dev", "dev", "Run the whole system here, without Docker or Java."),
     "worker": ("streams.cli.worker", "worker", "Run a worker: fold, detect and correct until SIGTERM."),
     "topics": ("streams.cli.topics", "topics", "Make, verify and list the topics."),
     "schemas": ("streams.cli.schemas", "schemas", "List, check and register the Avro schemas."),
+    "drift": ("streams.cli.drift", "drift", "See what has drifted, and decide what is left to people."),
+    "holds": ("streams.cli.drift", "holds", "See, place and release holds on corrections."),
     "fold": ("streams.cli.offline", "fold", "Fold actions into expected state, from files alone."),
     "diff": ("streams.cli.offline", "diff", "Compare expected with actual state, from files alone."),
     "plan": ("streams.cli.offline", "plan", "Plan a rollback, from files alone."),
