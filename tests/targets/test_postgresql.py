@@ -399,7 +399,12 @@ TYPES = """
 
 
 def one_column(type_: str) -> dict[str, ResourceConfig]:
-    config = {"table": "t", "id": "id", "fields": {"/value": {"column": "value", "null": "absent"}}, "version": "xmin"}
+    config = {
+        "table": "t",
+        "id": "id",
+        "fields": {"/value": {"column": "value", "null_means": "absent"}},
+        "version": "xmin",
+    }
     return {TYPE: ResourceConfig.model_validate(config)}
 
 
@@ -523,7 +528,11 @@ async def test_json_text_in_a_text_column(types_database: tuple[str, Any]) -> No
     dsn, hands = types_database
     await hands.execute("CREATE TABLE t (id text PRIMARY KEY, value text)")
     await hands.execute("""INSERT INTO t VALUES ('1', '{"a": 1e300}'), ('2', '{'), ('3', 'null')""")
-    resource = {"table": "t", "id": "id", "fields": {"/value": {"column": "value", "kind": "json", "null": "absent"}}}
+    resource = {
+        "table": "t",
+        "id": "id",
+        "fields": {"/value": {"column": "value", "kind": "json", "null_means": "absent"}},
+    }
     config = PostgresqlConfig(dsn=SecretStr(dsn), resources={TYPE: ResourceConfig.model_validate(resource)})
     target = PostgresqlTarget(SYSTEM, config)
     first, second, third = await target.observe([key("1"), key("2"), key("3")])

@@ -26,12 +26,17 @@ def _identifier(name: str) -> str:
 Identifier: TypeAlias = Annotated[str, AfterValidator(_identifier)]
 
 
+def _null_said(value: Any) -> Any:
+    """YAML reads a bare `null` as no text."""
+    return "null" if value is None else value
+
+
 class ColumnConfig(Strict):
     """One column that holds the value at one path."""
 
     column: Identifier
     kind: ColumnKind = "auto"
-    null: Literal["null", "absent"] = "null"
+    null_means: Annotated[Literal["null", "absent"], BeforeValidator(_null_said)] = "null"
     """What a NULL in the column means."""
 
 

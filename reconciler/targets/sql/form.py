@@ -44,7 +44,7 @@ class Form:
             if column.null_is_absent:
                 return None
             raise InputError(
-                f"the column {column.column!r} can't be absent; configure `null: absent` for it if NULL means that",
+                f"the column {column.column!r} can't be absent; configure `null_means: absent` for it if NULL means that",
                 field=column.path,
             )
         if value is None and not column.null_is_absent:

@@ -44,7 +44,7 @@ class TableMapping:
                 tokens=tokens_of(path),
                 column=config.column,
                 kind=config.kind,
-                null_is_absent=config.null == "absent",
+                null_is_absent=config.null_means == "absent",
             )
             for path, config in fields.items()
         )

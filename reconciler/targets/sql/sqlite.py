@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from reconciler.targets.answers import Clock, system_clock
 from reconciler.targets.sql.config import ColumnKind, ResourceConfig, SqlConfig
@@ -55,7 +55,13 @@ class SqliteConfig(SqlConfig):
     """``kind: sqlite``."""
 
     path: Path
-    """The database file. It must be there: a mistyped path is an error, not a new database."""
+    """The database file, relative to the targets file's folder. It must be there: a mistyped path makes no new database."""
+
+    @field_validator("path")
+    @classmethod
+    def _from_folder(cls, path: Path, info: ValidationInfo) -> Path:
+        folder: Path = (info.context or {}).get("folder", Path())
+        return folder / path
 
     @model_validator(mode="after")
     def _one_schema(self) -> SqliteConfig:

@@ -1,0 +1,1 @@
+"""Deduplication for targets without transactions: what was tried and what was decided is kept beside them."""
