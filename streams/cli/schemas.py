@@ -20,6 +20,9 @@ from streams.settings import Settings, load_settings
 
 EXIT_FINDINGS = 1
 
+_PATIENCE_S = 30
+_RETRIES = 3
+
 _NAMES = {kind: name for name, kind in RECORDS.items()}
 
 _folder = click.option(
@@ -97,7 +100,8 @@ def register(systems: tuple[str, ...], is_json: bool, **given: Any) -> None:
         raise InputError("no registry is configured; give --registry-url or set RECONCILER_REGISTRY_URL")
     from reconciler.wire.registry import Registry  # noqa: PLC0415  its client is slow to load
 
-    registry = Registry(settings.registry_url)
+    # Nothing waits behind this but a person or a deployment: better patient than wrong.
+    registry = Registry(settings.registry_url, settings={"timeout": _PATIENCE_S, "max.retries": _RETRIES})
     folder = packaged_folder()
     done = [
         registered
