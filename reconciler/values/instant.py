@@ -29,7 +29,10 @@ def parse_instant(text: str) -> Instant:
 
 
 def format_instant(instant: Instant) -> str:
-    """ISO 8601 in UTC, with as many of the six decimals of a second as are needed. Raises InputError outside of the years 1 to 9999."""
+    """ISO 8601 in UTC, with as many of the six decimals of a second as are needed.
+
+    Raises InputError outside of the years 1 to 9999.
+    """
     try:
         text = (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds")
     except OverflowError:

@@ -6,6 +6,7 @@ four values, and ``-0.0`` is not ``0.0``. ``ABSENT`` (no value at all), ``None``
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Final, TypeAlias
 
@@ -61,7 +62,6 @@ def parse(text: bytes | str) -> Json:
 
 def _check_long_numbers(raw: bytes) -> None:
     """orjson reads an integer beyond 64 bits as a float; a changed number is worse than a refused one."""
-    import json  # only where a number of 19 digits or more was seen
 
     def whole(digits: str) -> int:
         number = int(digits) if len(digits) <= 20 else MAX_INTEGER + 1
@@ -109,8 +109,8 @@ def check_value(value: Json) -> None:
     canonical(value)
 
 
-def same(left: Json | Absent, right: Json | Absent) -> bool:
-    """Exact equality, as by canonical text, without writing the text."""
+def same(left: Any, right: Any) -> bool:
+    """Exact equality of two values or ABSENT, as by canonical text, without writing the text."""
     kind = type(left)
     if kind is not type(right):
         return False

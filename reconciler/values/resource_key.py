@@ -9,7 +9,8 @@ from urllib.parse import quote, unquote
 
 from reconciler.values.errors import InputError
 
-_KEY: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+){2}")
+_PART: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+"
+_KEY: Final = re.compile(rf"{_PART}(?:/{_PART}){{2}}")
 MAX_KEY_BYTES: Final = 1024  # far above real ids, and far below Kafka's limits for a record
 
 

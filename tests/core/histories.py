@@ -15,7 +15,7 @@ RESOURCE = "crm/contact/42"
 
 def make_action(number: int, **fields: Any) -> Action:
     """An action of a step of its own."""
-    given = {
+    given: dict[str, Any] = {
         "stage": "succeeded",
         "run_id": "run",
         "step_id": f"step-{number}",

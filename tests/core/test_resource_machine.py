@@ -9,7 +9,7 @@ from reconciler.contracts.model import Contract, Existence, FieldRule, Retry
 from reconciler.history.resource import MAX_OPERATIONS, ResourceHistory
 from reconciler.history.tree import Node, Object, Unknown, equal, known_value
 from reconciler.history.undo import without
-from reconciler.machines.head import whole_history
+from reconciler.machines.head import Head, whole_history
 from reconciler.records import Action, Actor, Change, Decision, Observation, Outcome
 from reconciler.values.instant import SECOND
 from tests.core.histories import RESOURCE, make_action, wild_actions
@@ -293,6 +293,7 @@ def test_old_operations_collapse_into_the_base_and_nothing_changes() -> None:
     for number in range(1, MAX_OPERATIONS + 200):
         step = make_action(number, set={"/n": number, f"/field-{number % 7}": number}, before=None)
         state, effects = bench.machine.step(bench.head, step, number * SECOND, bench.history)
+        assert isinstance(state, Head)
         bench.head = state
         bench.history.take(effects)
     assert bench.head.collapsed > 0
