@@ -69,12 +69,28 @@ def _owned(node: Node) -> bool:
     return isinstance(node, Leaf) and node.owner > 0
 
 
+def _owned_value(node: Leaf | Gone | Object) -> Json | Absent:
+    """What a workflow wrote of a node: what it only found there is somebody else's."""
+    if not isinstance(node, Object):
+        return known_value(node)
+    return {
+        name: _owned_value(member)
+        for name, member in node.members.items()
+        if isinstance(member, Leaf | Object) and _owned(member)
+    }
+
+
+def _is_exact(node: Object) -> bool:
+    """Whether a workflow wrote the object whole, and with it that it has no other members."""
+    return node.closed and node.owner > 0 and not node.made
+
+
 def _differences(tokens: Tokens, node: Node, actual: Json | Absent, contract: Contract) -> Iterator[FieldDrift]:
     if isinstance(node, Object):
         if type(actual) is dict:
             for name in sorted(node.members):
                 yield from _differences((*tokens, name), node.members[name], actual.get(name, ABSENT), contract)
-            if tokens and node.closed and node.owner > 0 and contract.rule(path_of(tokens)).kind != "map":
+            if tokens and _is_exact(node) and contract.rule(path_of(tokens)).kind != "map":
                 for name in sorted(actual.keys() - node.members.keys()):
                     yield from _difference((*tokens, name), Gone(node.owner), actual[name], contract)
         elif _owned(node):
@@ -90,7 +106,7 @@ def _difference(
     rule = contract.rule(path)
     if rule.generated:
         return
-    expected = known_value(node)
+    expected = _owned_value(node)
     if equivalent(expected, actual, rule.normalise) or equal_members(rule, expected, actual):
         return
     policy = _policy(tokens, node, contract) if isinstance(node, Object) else rule.drift

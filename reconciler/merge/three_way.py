@@ -82,7 +82,9 @@ def merge(before: Node, after: Node, actual: Json | Absent, contract: Contract, 
     wanted = tuple(sorted(work.wanted.values(), key=lambda item: item.tokens))
     return Merged(
         wanted=wanted,
-        conflicts=tuple(work.conflicts[place] for place in sorted(work.conflicts)),
+        conflicts=tuple(
+            (item, resolved.resolution) for _, (item, resolved) in sorted(work.conflicts.items(), key=_place)
+        ),
         unchanged=tuple(sorted(work.unchanged)),
         unknown=tuple(sorted(work.unknown)),
         removal=any(item.tokens == () and item.value is ABSENT for item in wanted),
@@ -90,12 +92,16 @@ def merge(before: Node, after: Node, actual: Json | Absent, contract: Contract, 
     )
 
 
+def _place(item: tuple[Tokens, object]) -> Tokens:
+    return item[0]
+
+
 class _Merge:
     def __init__(self, contract: Contract, decide: Decide) -> None:
         self._contract = contract
         self._decide = decide
         self.wanted: dict[Tokens, Wanted] = {}
-        self.conflicts: dict[Tokens, tuple[Conflict, Resolution]] = {}
+        self.conflicts: dict[Tokens, tuple[Conflict, Resolved]] = {}
         self.unchanged: set[Tokens] = set()
         self.unknown: set[Tokens] = set()
 
@@ -162,29 +168,34 @@ class _Merge:
             self.unchanged |= below.unchanged
 
     def _members(self, tokens: Tokens, before: Node, after: Object, actual: Json | Absent) -> None:
+        if not after.closed and (type(before) is not Object or before.closed):
+            self.unknown.add(tokens)  # members were overwritten whose values nobody knows
         names = {**(before.members if type(before) is Object else {}), **after.members}
         for name in sorted(names):
             self._node((*tokens, name), member_of(before, name), member_of(after, name), value_at(actual, (name,)))
 
     def _replace_object(self, tokens: Tokens, before: Object, after: Node, actual: dict[str, Json]) -> None:
-        """An object goes, unless reality holds something in it that history doesn't account for."""
-        foreign = list(self._foreign(tokens, before, after, actual))
-        is_map = self._is_map(tokens)
+        """An object goes, unless reality holds something in it that history doesn't account for. What is to stay of that
+        keeps the object, from which only our own members are taken then; a resource stays as it is."""
         resolutions = set()
-        for place, old, value in foreign:
-            if is_map and type(old) is not Leaf:
-                self.conflicts[place] = (Conflict(place, known_value(old), ABSENT, value), "merged")
-                resolutions.add("merged")
-            else:
-                resolutions.add(self._conflict(place, old, Gone(BASE), value).resolution)
+        added = []
+        for place, old, value in self._foreign(tokens, before, actual):
+            is_member = len(place) == len(tokens) + 1 and type(old) is not Leaf and type(old) is not Object
+            if is_member and self._is_map(tokens):
+                conflict = Conflict(place, ABSENT, ABSENT, value)
+                self.conflicts[place] = (conflict, Resolved("merged", value))
+            resolution = self._conflict(place, old, Gone(BASE), value).resolution
+            resolutions.add(resolution)
+            if is_member and resolution == "expected":
+                added.append((place, value))
         if not resolutions - {"expected"}:
             self._set(tokens, after, actual)
         elif "manual" not in resolutions and tokens and type(after) is Gone:
             self._members(tokens, before, Object(BASE, True, {}), actual)
+            for place, value in added:
+                self._want(place, ABSENT, value)
 
-    def _foreign(
-        self, tokens: Tokens, before: Node, after: Node, actual: dict[str, Json]
-    ) -> Iterator[tuple[Tokens, Node, Json]]:
+    def _foreign(self, tokens: Tokens, before: Node, actual: dict[str, Json]) -> Iterator[tuple[Tokens, Node, Json]]:
         """What reality holds in an object and history doesn't account for: places, what was expected there, what is."""
         for name in sorted(actual):
             place, value = (*tokens, name), actual[name]
@@ -192,7 +203,7 @@ class _Merge:
             if self._contract.rule(path_of(place)).generated:
                 continue
             if type(old) is Object and type(value) is dict:
-                yield from self._foreign(place, old, after, value)
+                yield from self._foreign(place, old, value)
             elif type(old) is Unknown or not self._is(place, old, value):
                 yield place, old, value
 
@@ -206,10 +217,10 @@ class _Merge:
 
     def _conflict(self, tokens: Tokens, before: Node, after: Node, actual: Json | Absent) -> Resolved:
         if tokens in self.conflicts:
-            return Resolved(self.conflicts[tokens][1])
+            return self.conflicts[tokens][1]
         conflict = Conflict(tokens, known_value(before), known_value(after), actual)
         resolved = self._decide(conflict)
-        self.conflicts[tokens] = (conflict, resolved.resolution)
+        self.conflicts[tokens] = (conflict, resolved)
         return resolved
 
     def _set(self, tokens: Tokens, after: Node, actual: Json | Absent) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from reconciler.command import corrective
 from reconciler.history.members import counter_step
+from reconciler.history.tree import BASE, Editor, known_value, node_at, node_of
 from reconciler.merge.three_way import Wanted
 from reconciler.plan.undo import ResourceUndo
 from reconciler.records import Change, Command, CommandAction
-from reconciler.values.json_value import ABSENT, Absent, Json, same
+from reconciler.values.json_value import ABSENT, Absent, Json, canonical, same
 from reconciler.values.pointer import path_of, tokens_of, value_at
 
 
 def undo_command(undo: ResourceUndo, rollback_id: str, reason: str) -> Command | None:
     """The command that an undo comes to, or None where nothing is to be done or a conflict holds the resource."""
     merged, contract = undo.merged, undo.history.contract
-    if merged is None or not merged.wanted:
-        return None
-    manual = any(resolution == "manual" for _, resolution in merged.conflicts)
-    if manual and contract.conflict_scope == "resource":
+    if merged is None or not merged.wanted or undo.is_held:
         return None
     action: CommandAction = "patch"
     changes = [change_of(wanted, undo) for wanted in merged.wanted]
@@ -56,7 +54,7 @@ def change_of(wanted: Wanted, undo: ResourceUndo) -> Change:
     if rule.conflict == "merge" and wanted.actual is not ABSENT:
         if rule.kind == "counter":
             step = counter_step(wanted.actual, wanted.value)
-            if step is not None and wanted.actual is not None:
+            if step is not None and wanted.actual is not None and same(wanted.actual + step, wanted.value):
                 return Change(path=path, op="increment", value=step, expect=wanted.actual)
         elif rule.kind == "set":
             change = _one_member(path, wanted.actual, wanted.value)
@@ -66,8 +64,8 @@ def change_of(wanted: Wanted, undo: ResourceUndo) -> Change:
 
 
 def _one_member(path: str, actual: Json, value: Json) -> Change | None:
-    """The change of a set by exactly one member, if that is what it is."""
-    if type(actual) is not list or type(value) is not list:
+    """The change of a set by exactly one member, if that is what it is. A list that holds a member twice is no set."""
+    if type(actual) is not list or type(value) is not list or not (_is_set(actual) and _is_set(value)):
         return None
     if len(value) == len(actual) + 1 and same(value[:-1], actual):
         return Change(path=path, op="add", value=value[-1], expect=actual)
@@ -79,11 +77,25 @@ def _one_member(path: str, actual: Json, value: Json) -> Change | None:
 
 
 def _archiving(undo: ResourceUndo) -> list[Change]:
-    """The changes that archive a resource instead of deleting it."""
+    """The changes that archive a resource instead of deleting it; objects that they need above them are made."""
     actual: Json | Absent = ABSENT if undo.observed is None else undo.observed.fields
+    editor = Editor(node_of(actual, BASE))
+    places = set()
+    for tokens, value in sorted(
+        (tokens_of(path), value) for path, value in undo.history.contract.undo.create.set.items()
+    ):
+        editor.write(tokens, node_of(value, BASE), BASE)
+        depth = next(
+            (depth for depth in range(1, len(tokens)) if type(value_at(actual, tokens[:depth])) is not dict), None
+        )
+        places.add(tokens if depth is None else tokens[:depth])
     changes = []
-    for path, value in sorted(undo.history.contract.undo.create.set.items()):
-        there = value_at(actual, tokens_of(path))
+    for tokens in sorted(places):
+        there, value = value_at(actual, tokens), known_value(node_at(editor.root, tokens))
         if not same(value, there):
-            changes.append(Change(path=path, op="set", value=value, expect=there))
+            changes.append(Change(path=path_of(tokens), op="set", value=value, expect=there))
     return changes
+
+
+def _is_set(items: list[Json]) -> bool:
+    return len(set(map(canonical, items))) == len(items)

@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import known_value, node_at
 from reconciler.plan.estate import Estate
 from reconciler.plan.undo import ResourceUndo, fragments
 from reconciler.records import Observation
 from reconciler.values.json_value import ABSENT, Absent, Json
-from reconciler.values.pointer import path_of, tokens_of, value_at
+from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
 from reconciler.values.resource_key import parse_resource_key
 
 
@@ -36,7 +37,7 @@ def dependants(
         *_named(estate, undone),
         *_later_on_created(undos),
         *_fragments(undos),
-        *_references(estate, undos, observed),
+        *_references(estate, undone, undos, observed),
     ]
     return sorted(
         (item for item in found if item.by is None or item.by not in undone),
@@ -71,40 +72,48 @@ def _later_on_created(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
 def _fragments(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
     for undo in undos.values():
         for number, later, place in fragments(undo):
-            if place == ():
+            if place == () and undo.history.entries[number - 1].action.operation == "create":
                 continue  # said as a later operation on a created resource
             first, second = undo.history.owner_of(number), undo.history.owner_of(later)
-            sentence = (
-                f"the later step {second} wrote inside {path_of(place)} of {undo.history.resource}, which it made"
-            )
+            inside = f"{path_of(place)} of {undo.history.resource}" if place else undo.history.resource
+            sentence = f"the later step {second} wrote inside {inside}, which it made"
             yield Dependant(first, second, sentence)
 
 
 def _references(
-    estate: Estate, undos: Mapping[str, ResourceUndo], observed: Mapping[str, Observation]
+    estate: Estate, undone: AbstractSet[str], undos: Mapping[str, ResourceUndo], observed: Mapping[str, Observation]
 ) -> Iterator[Dependant]:
     """Live references to resources that would go."""
-    going = {
-        resource: undo
+    removals = {
+        resource: undo.history.contract.undo.create.by
         for resource, undo in undos.items()
-        if undo.merged is not None and undo.merged.removal and undo.history.contract.undo.create.by == "delete"
+        if undo.merged is not None and undo.merged.removal and not undo.is_held
     }
+    going = {resource: undos[resource] for resource, by in removals.items() if by == "delete"}
     if not going:
         return
-    for resource, history in sorted(estate.histories.items()):
-        if resource in going or not history.contract.references:
+    for resource in sorted(estate.histories.keys() | observed.keys()):
+        if removals.get(resource) in ("delete", "archive"):
             continue
         for path, value in references_of(estate, resource, undos, observed):
             if value not in going:
                 continue
-            node = node_at(history.tree, tokens_of(path))
-            owner = getattr(node, "owner", 0)
-            by = history.owner_of(owner) if owner > 0 else None
+            by = _writer(estate, undone, resource, path)
             sentence = f"{resource} refers to {value} in {path}"
             for number in sorted(going[value].numbers):
                 entry = going[value].history.entries[number - 1]
                 if entry.action.operation == "create":
                     yield Dependant(entry.operation_id, by, sentence)
+
+
+def _writer(estate: Estate, undone: AbstractSet[str], resource: str, path: str) -> str | None:
+    """The operation to be undone as well, so that a reference goes. None where there is none: nobody knows who wrote it, or
+    it stays although its writer is undone."""
+    history = estate.histories.get(resource)
+    owner = 0 if history is None else getattr(node_at(history.tree, tokens_of(path)), "owner", 0)
+    if history is None or owner <= 0 or history.owner_of(owner) in undone:
+        return None
+    return history.owner_of(owner)
 
 
 def references_of(
@@ -113,23 +122,31 @@ def references_of(
     undos: Mapping[str, ResourceUndo],
     observed: Mapping[str, Observation],
 ) -> list[tuple[str, str]]:
-    """The references that a resource holds once a plan is done: paths and the keys of the resources they name."""
-    history, undo = estate.histories[resource], undos.get(resource)
-    actual = observed.get(resource)
+    """The references that a resource holds once a plan is done: paths and the keys of the resources they name. A resource
+    that was observed and that no workflow touched holds references as well."""
     found = []
-    for path, referred in sorted(history.contract.references.items()):
-        tokens = tokens_of(path)
-        value: Json | Absent
-        if undo is not None and undo.is_needed:
-            value = known_value(node_at(undo.after, tokens))
-        elif actual is not None and actual.exists is not None:
-            value = value_at(actual.fields, tokens) if actual.exists else ABSENT
-        else:
-            value = known_value(node_at(history.tree, tokens))
+    for path, referred in sorted(estate.contracts.for_resource(resource).references.items()):
+        value = _value_then(
+            estate.histories.get(resource), undos.get(resource), observed.get(resource), tokens_of(path)
+        )
         key = referred_key(referred, value)
         if key is not None:
             found.append((path, key))
     return found
+
+
+def _value_then(
+    history: ResourceHistory | None, undo: ResourceUndo | None, actual: Observation | None, tokens: Tokens
+) -> Json | Absent:
+    """The value of a field once a plan is done, as far as anybody knows."""
+    if actual is None or actual.exists is None:
+        return ABSENT if history is None else known_value(node_at(history.tree, tokens))
+    value = value_at(actual.fields, tokens) if actual.exists else ABSENT
+    if undo is not None and undo.merged is not None and not undo.is_held:
+        for wanted in undo.merged.wanted:
+            if tokens[: len(wanted.tokens)] == wanted.tokens:
+                value = value_at(wanted.value, tokens[len(wanted.tokens) :])
+    return value
 
 
 def referred_key(referred: str, value: Json | Absent) -> str | None:

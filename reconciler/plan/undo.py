@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -14,7 +15,7 @@ from reconciler.merge.policy import decide
 from reconciler.merge.three_way import Conflict, Merged, Resolved, merge
 from reconciler.records import Action, Observation
 from reconciler.values.json_value import ABSENT, Absent, Json, same
-from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
+from reconciler.values.pointer import Tokens, path_of, value_at
 
 
 class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,15 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
     def is_needed(self) -> bool:
         """Whether the undo changes what is expected."""
         return not equal(self.before, self.after)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a conflict that a person must decide keeps the whole resource as it is."""
+        return (
+            self.merged is not None
+            and self.history.contract.conflict_scope == "resource"
+            and any(resolution == "manual" for _, resolution in self.merged.conflicts)
+        )
 
 
 def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed: Observation | None) -> ResourceUndo:
@@ -77,25 +87,29 @@ def immutable_entries(undo: ResourceUndo) -> dict[str, list[Entry]]:
     """The immutable fields that the undo would change in a resource that stays, with the entries that wrote them."""
     if undo.merged is None or undo.merged.removal or undo.merged.creation:
         return {}
-    found: dict[str, list[Entry]] = {}
-    for path, rule in sorted(undo.history.contract.fields.items()):
-        if not rule.immutable or path.endswith("/*"):
-            continue
-        place = tokens_of(path)
-        for wanted in undo.merged.wanted:
-            if _overlap(place, wanted.tokens) and _changes(place, wanted.tokens, wanted.actual, wanted.value):
-                found[path] = [
-                    entry
-                    for entry in (undo.history.entries[number - 1] for number in sorted(undo.numbers))
-                    if any(_overlap(place, tokens) for tokens, _ in entry.writes())
-                ]
-    return found
+    rule = undo.history.contract.rule
+    places = {
+        place
+        for wanted in undo.merged.wanted
+        for place in _changed(wanted.tokens, wanted.actual, wanted.value)
+        if rule(path_of(place)).immutable
+    }
+    entries = [undo.history.entries[number - 1] for number in sorted(undo.numbers)]
+    return {
+        path_of(place): [entry for entry in entries if any(_overlap(place, tokens) for tokens, _ in entry.writes())]
+        for place in sorted(places)
+    }
 
 
-def _changes(place: Tokens, at: Tokens, old: Json | Absent, new: Json | Absent) -> bool:
-    """Whether replacing `old` by `new` at one place changes what stands at another, at, above or below it."""
-    below = place[len(at) :]
-    return not same(value_at(old, below), value_at(new, below))
+def _changed(tokens: Tokens, old: Json | Absent, new: Json | Absent) -> Iterator[Tokens]:
+    """Every place whose node changes where `old` is replaced by `new`."""
+    if same(old, new):
+        return
+    if type(old) is not dict or type(new) is not dict:
+        yield tokens
+    members = {**(old if type(old) is dict else {}), **(new if type(new) is dict else {})}
+    for name in members:
+        yield from _changed((*tokens, name), value_at(old, (name,)), value_at(new, (name,)))
 
 
 def kept_fields(undo: ResourceUndo) -> list[tuple[str, Json | Absent, str]]:

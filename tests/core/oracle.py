@@ -355,7 +355,9 @@ def contradiction(known: Known, document: Json | Absent, tokens: Place = ()) -> 
         if not isinstance(document, dict):
             return f"an object is expected at {pointer(tokens)!r}"
         names = known.members.keys() if known.open else known.members.keys() | document.keys()
-        found = (contradiction(known_at(known, (name,)), at(document, (name,)), (*tokens, name)) for name in sorted(names))
+        found = (
+            contradiction(known_at(known, (name,)), at(document, (name,)), (*tokens, name)) for name in sorted(names)
+        )
         return next((text for text in found if text is not None), None)
     expected = ABSENT if known is ABSENT else known.value
     return None if same(expected, document) else f"{expected!r} is expected at {pointer(tokens)!r}"

@@ -86,7 +86,9 @@ def test_no_change_can_be_taken_out(case: tuple[World, list[str]]) -> None:
     for command in commands_of(plan_of(world, operations)):
         wanted = obeyed(world.actual, command)
         for change in command.changes:
-            fewer = msgspec.structs.replace(command, changes=[other for other in command.changes if other is not change])
+            fewer = msgspec.structs.replace(
+                command, changes=[other for other in command.changes if other is not change]
+            )
             if fewer.changes:
                 assert not same(obeyed(world.actual, fewer), wanted)
             # What it names must change, whole: of an object that is set, no member may stay as it was …
@@ -119,7 +121,9 @@ def test_a_command_for_another_state_is_refused(case: tuple[World, list[str]], d
     if command.action == "delete":
         tokens = dice.pick([*places_in(there), ("somebody's",)])
         there = at(world.actual, tokens)
-    other = put(world.actual, tokens, ABSENT if tokens and dice.one_in(4) else dice.value() if tokens else dice.object())
+    other = put(
+        world.actual, tokens, ABSENT if tokens and dice.one_in(4) else dice.value() if tokens else dice.object()
+    )
     assume(not same(at(other, tokens), there))
     assume(not same(at(other, tokens), at(obeyed(world.actual, command), tokens)))
     refusals: list[str] = []

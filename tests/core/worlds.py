@@ -20,6 +20,7 @@ from tests.core.oracle import Place, Step, at, differences, pointer, put, replay
 Telling: TypeAlias = Literal["written", "whole", "nothing"]
 """What an action's `before` tells: of the places it writes, of the whole resource, or that it doesn't know."""
 
+
 @dataclass
 class World:
     """One resource, from before the first action of its log until now."""
