@@ -42,6 +42,15 @@ class Loaded(msgspec.Struct, frozen=True):
         line, column = place_of(self.tree, *path)
         return Fault(self.file, line, column, message, "warning" if is_warning else "error")
 
+    def says(self, *path: str) -> bool:
+        """Whether the file has a key."""
+        node = self.tree
+        for key in path:
+            if not isinstance(node.value, dict) or key not in node.value:
+                return False
+            node = node.value[key]
+        return True
+
 
 def parse_contract(text: str, file: str = "contract.yaml") -> Contract:
     """The contract of a text. Raises ContractError with all of its faults."""

@@ -6,13 +6,14 @@ changed after a contract was made.
 Which rule a path has: each rule stands under a path, and covers the field there and all below it; ``/a/*`` covers only what
 is below ``/a``. The rule under the longest path wins, whole: it takes nothing over from shorter ones. At the same length an
 exact path beats one with ``/*`` for the field itself, and ``/a/*`` beats ``/a`` for what is below. ``kind`` and ``key`` say
-what the value at the rule's own path is, so a field that is covered only because it is below has neither.
+what the value at the rule's own path is, so a field that is covered only because it is below has neither, and where the rule
+says ``merge`` its conflicts are for people.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -205,17 +206,26 @@ class Contract(Part, frozen=True, kw_only=True, dict=True):
 
     def rule_and_place(self, path: str) -> tuple[str | None, FieldRule]:
         """The rule of a field, with the path under which the contract has it; None where it has none."""
+        place = next(self.covering(path), None)
+        if place is None:
+            return None, _DEFAULT_RULE
+        rule = self.fields[place]
+        if place == path or place.endswith("/*"):
+            return place, rule
+        conflict = "manual" if rule.conflict == "merge" else rule.conflict
+        return place, msgspec.structs.replace(rule, kind=None, key=None, conflict=conflict)
+
+    def covering(self, path: str) -> Iterator[str]:
+        """The paths in the contract whose rules cover a field, the one that wins first. Raises InputError for no path."""
         tokens = tokens_of(path)
         if path in self.fields:
-            return path, self.fields[path]
-        place = path
+            yield path
+        above = path
         for _ in tokens:
-            place = place[: place.rindex("/")]
-            if f"{place}/*" in self.fields:
-                return f"{place}/*", self.fields[f"{place}/*"]
-            if place in self.fields:
-                return place, msgspec.structs.replace(self.fields[place], kind=None, key=None)
-        return None, _DEFAULT_RULE
+            above = above[: above.rindex("/")]
+            for place in (f"{above}/*", above):
+                if place in self.fields:
+                    yield place
 
     @cached_property
     def _rules(self) -> dict[str, FieldRule]:

@@ -23,6 +23,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "worker": ("streams.cli.worker", "worker", "Run a worker: fold, detect and correct until SIGTERM."),
     "topics": ("streams.cli.topics", "topics", "Make, verify and list the topics."),
     "schemas": ("streams.cli.schemas", "schemas", "List, check and register the Avro schemas."),
+    "contracts": ("streams.cli.contracts", "contracts", "Validate, describe and explain the contracts."),
     "drift": ("streams.cli.drift", "drift", "See what has drifted, and decide what is left to people."),
     "holds": ("streams.cli.drift", "holds", "See, place and release holds on corrections."),
     "fold": ("streams.cli.offline", "fold", "Fold actions into expected state, from files alone."),
