@@ -64,6 +64,7 @@ lint: $(INSTALLED) ## Check style, types, the rooms of the house, the schemas an
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/reconciler schemas check
+	$(BIN)/reconciler contracts lint deploy/contracts
 	$(UV) tool run --quiet --python $(BIN)/python --from check-jsonschema==0.39.0 check-jsonschema \
 		--builtin-schema vendor.compose-spec docker-compose.yml
 

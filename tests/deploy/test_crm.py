@@ -1,22 +1,32 @@
-"""The script that makes the CRM of docker-compose.yml works on a real PostgreSQL, and gives away no more than it should."""
+"""The CRM of docker-compose.yml on a real PostgreSQL: made by its script, reached by its targets file, bound by its contracts."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import quote, urlsplit
 
 import asyncpg
+import pytest
 
+from reconciler.contracts.loader import load_contracts
+from reconciler.records import Change, Command
+from reconciler.targets.config import load_targets
+from reconciler.targets.port import ApplyingTarget
 from tests.support.needs import need_program
 from tests.support.postgresql import PostgresqlServer
 
-_SCRIPT = Path(__file__).parents[2] / "deploy" / "postgresql" / "01-crm.sh"
+_DEPLOY = Path(__file__).parents[2] / "deploy"
 _PASSWORD = 'it\'s a "password" with $dollars'
+_CONTACT = "crm/contact/c-1"
 
 
-def _make_crm(address: SplitResult) -> None:
+@pytest.fixture(scope="module")
+def crm_dsn(postgresql: PostgresqlServer) -> str:
+    """How the crm account reaches its database, which the script has made."""
+    need_program("psql", package="postgresql-client")
+    address = urlsplit(postgresql.dsn)
     environment = {
         "PGHOST": str(address.hostname),
         "PGPORT": str(address.port),
@@ -24,27 +34,53 @@ def _make_crm(address: SplitResult) -> None:
         "POSTGRES_USER": str(address.username),
         "CRM_PASSWORD": _PASSWORD,
     }
-    done = subprocess.run([_SCRIPT], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    script = _DEPLOY / "postgresql" / "01-crm.sh"
+    done = subprocess.run([script], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return f"postgresql://crm:{quote(_PASSWORD)}@{address.hostname}:{address.port}/crm"
 
 
-async def test_the_account_owns_its_tables_and_rows_are_stamped(postgresql: PostgresqlServer) -> None:
-    need_program("psql", package="postgresql-client")
-    address = urlsplit(postgresql.dsn)
-    _make_crm(address)
-    connection = await asyncpg.connect(
-        host=address.hostname, port=address.port, user="crm", password=_PASSWORD, database="crm"
-    )
+async def test_a_drifted_row_is_seen_and_put_right_once(crm_dsn: str) -> None:
+    target = load_targets(_DEPLOY / "targets.yaml", {"CRM_DSN": crm_dsn})["crm"]
+    assert isinstance(target, ApplyingTarget)
     try:
-        before = await connection.fetchrow("SELECT version, modified_at FROM contact WHERE id = 'c-2'")
-        await connection.execute("UPDATE contact SET phone = '1' WHERE id = 'c-2'")
-        after = await connection.fetchrow("SELECT version, modified_at FROM contact WHERE id = 'c-2'")
-        assert before is not None and after is not None
-        assert after["version"] == before["version"] + 1
-        assert after["modified_at"] > before["modified_at"]
-        powers = "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'crm'"
-        assert await connection.fetchval(powers) is False
-        # The adapter makes its inbox table itself.
-        await connection.execute("CREATE TABLE inbox_probe (id text)")
+        (before,) = await target.observe([_CONTACT])
+        assert before.exists is True, before
+        assert (before.fields["phone"], before.fields["tags"]) == ("+49 30 1234", [])
+        await _by_hand(crm_dsn, "UPDATE contact SET phone = 'drifted', modified_by = 'bo' WHERE id = 'c-1'")
+        (drifted,) = await target.observe([_CONTACT])
+        assert drifted.fields == {**before.fields, "phone": "drifted"}
+        assert drifted.version != before.version
+        assert drifted.modified_by is not None and drifted.modified_by.id == "bo"
+        change = Change(path="/phone", op="set", value="+49 30 1234", expect="drifted")
+        command = Command(command_id="c1", resource=_CONTACT, action="patch", changes=[change])
+        assert [(await target.apply(command)).status for _ in range(2)] == ["applied", "already_applied"]
+        (after,) = await target.observe([_CONTACT])
+        assert after.fields == before.fields
+        assert after.modified_by is not None and after.modified_by.id == "reconciler"
+        late = Change(path="/phone", op="set", value="1", expect="drifted")
+        stale = Command(command_id="c2", resource=_CONTACT, action="patch", changes=[late])
+        assert (await target.apply(stale)).status == "conflict"
+    finally:
+        await target.close()
+
+
+async def test_the_account_has_no_powers_beyond_its_tables(crm_dsn: str) -> None:
+    powers = "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+    assert await _by_hand(crm_dsn, powers) is False
+
+
+async def _by_hand(dsn: str, statement: str) -> object:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(statement)
     finally:
         await connection.close()
+
+
+def test_every_type_of_resource_has_a_contract_of_its_own() -> None:
+    contracts = load_contracts(_DEPLOY / "contracts")
+    assert {contracts.for_resource(f"crm/{kind}/1").name for kind in ("contact", "account")} == {
+        "crm/contact",
+        "crm/account",
+    }
