@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
+from reconciler.values.errors import InputError
 from reconciler.wire.topics import TopicNames
 from streams.cli.main import cli
 from streams.cli.topics import topics
@@ -160,3 +162,13 @@ def test_the_list_needs_no_broker() -> None:
         "partitions": 12,
         "config": {"cleanup.policy": "delete", "retention.ms": "-1"},
     }
+
+
+def test_the_targets_file_names_systems(tmp_path: Path) -> None:
+    targets = tmp_path / "targets.yaml"
+    targets.write_text("crm:\n  kind: memory\nbilling:\n  kind: memory\n")
+    listed = CliRunner().invoke(topics, ["list", "--targets", str(targets), "--system", "mail"], catch_exceptions=False)
+    reversal = [line.split()[0] for line in listed.stdout.splitlines() if line.startswith("reversal.")]
+    assert reversal == ["reversal.outcomes", "reversal.billing", "reversal.crm", "reversal.mail"]
+    with pytest.raises(InputError, match="can't be read"):
+        CliRunner().invoke(topics, ["list", "--targets", str(tmp_path / "none.yaml")], catch_exceptions=False)
