@@ -38,9 +38,17 @@ crm:
 billing:
   kind: http
   base_url: {billing}
+  dedup: {{kind: redis, url: {redis}}}
   resources:
     invoice:
-      path: /invoices/{{id}}
+      item: /invoices/{{id}}
+      list:
+        path: /invoices
+        items: /items
+        leave_out: [/id]
+        ids_parameter: ids
+        page_size_parameter: limit
+        paging: {{kind: cursor, pointer: /next, parameter: cursor}}
 """
 
 
@@ -107,10 +115,11 @@ class DevEstate:
         logs = self.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.crm.create()
-        self.targets_file.write_text(_TARGETS.format(crm=self.crm.file, billing=self.billing_url))
         self._stack.enter_context(self.broker)
         self.broker.create_topics(spec.name for spec in self.names.specs(SYSTEMS))
         self._stack.enter_context(self.redis)
+        targets = _TARGETS.format(crm=self.crm.file, billing=self.billing_url, redis=self.redis.url)
+        self.targets_file.write_text(targets)
         self._add(
             "billing-service", ["streams.embedded.billing", "--port", str(self._billing_port)], self._billing_port
         )
