@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 _PREFIX = "RECONCILER_"
+_NEARLY = 0.9
 
 
 class Settings(BaseSettings):
@@ -189,12 +191,7 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of the environment, with what is given here on top. Raises InputError in one sentence."""
-    known = {_PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], sorted(known), 1)
-        hint = f"; did you mean {near[0]}?" if near else "; unset it"
-        raise InputError(f"there is no setting {unknown[0]}{hint}")
+    _refuse_misspelt(os.environ)
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -203,3 +200,13 @@ def load_settings(**overrides: Any) -> Settings:
         message = first["msg"].removeprefix("Value error, ")
         where = f"the setting {_PREFIX}{place.upper()}" if place else "the settings"
         raise InputError(f"{where} can't be used: {message[:1].lower() + message[1:]}") from None
+
+
+def _refuse_misspelt(environment: Iterable[str]) -> None:
+    """Raises InputError for a name that is nearly one of ours: it would silently not be heeded. Other parts have names too."""
+    known = sorted(_PREFIX + name.upper() for name in Settings.model_fields)
+    for name in sorted(environment):
+        if name.startswith(_PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, 1, _NEARLY)
+            if near:
+                raise InputError(f"there is no setting {name}; did you mean {near[0]}?")

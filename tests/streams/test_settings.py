@@ -29,10 +29,16 @@ def test_an_error_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
-def test_an_unknown_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_name_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECONCILER_BOOTSTRAP_SERVER", "kafka:9092")
-    with pytest.raises(InputError, match="RECONCILER_BOOTSTRAP_SERVER"):
+    with pytest.raises(InputError, match="did you mean RECONCILER_BOOTSTRAP_SERVERS"):
         load_settings()
+
+
+def test_names_of_other_parts_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONCILER_SAMPLER_LIMITS__TIMEOUT_S", "3")
+    monkeypatch.setenv("RECONCILER_REPLICATION_FACTOR", "3")
+    load_settings()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """A worker process with the counting machine: `python -m tests.support.counting_worker`, settings from the environment.
 
 COUNTING_MACHINE=tally takes the machine without history. PAUSE_AT=<point>:<partition or any>:<batches> makes the process
-stop itself (SIGSTOP) at that point of a batch once so many batches were written: for the tests with zombies.
+stop itself (SIGSTOP) at that point of a batch once so many batches were written: for the tests with zombies. FAULT=<name>
+breaks one part of it, as it has been seen to break in others' logs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -17,9 +19,13 @@ from reconciler.values.errors import ReconcilerError
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.logs import configure_logging
+from streams.runner.batch import BatchRunner
 from streams.runner.pipeline import resource_pipeline
 from streams.settings import load_settings
 from streams.store import producer
+from streams.store.table import PartitionTable
+from streams.transport import thread
+from streams.transport.thread import BatchConsumerThread
 from streams.worker.main import run_worker
 from tests.support.counting import CountingMachine, TallyMachine
 
@@ -28,6 +34,7 @@ def main() -> None:
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
     _arrange_pause(settings.data_dir)
+    _arrange_fault(os.environ.get("FAULT", ""))
     if os.environ.get("SLOW_RECOVERY_S"):
         _slow_recovery(float(os.environ["SLOW_RECOVERY_S"]), settings.data_dir)
     machine = TallyMachine() if os.environ.get("COUNTING_MACHINE") == "tally" else CountingMachine()
@@ -76,6 +83,27 @@ def _arrange_pause(data_dir: Path) -> None:
         maybe_pause("before-commit", names.partition)
 
     producer._produce_changelog = produce_changelog  # type: ignore[assignment]
+    persist = PartitionTable.persist
+
+    def persist_or_pause(self: Any, changes: Any, checkpoint: Any) -> None:
+        maybe_pause("before-store", -1)
+        persist(self, changes, checkpoint)
+
+    PartitionTable.persist = persist_or_pause  # type: ignore[method-assign]
+
+
+def _arrange_fault(name: str) -> None:
+    async def hang(*_arguments: Any, **_options: Any) -> Any:
+        await asyncio.sleep(3600)
+
+    if name == "commits-hang":
+        BatchConsumerThread._commit = hang  # type: ignore[method-assign]
+    elif name == "fetches-hang":
+        setattr(thread, "next_chunks", hang)  # noqa: B010 - a name that the module only imports
+    elif name == "loop-hangs":
+        BatchRunner.run = lambda *_: time.sleep(3600)  # type: ignore[method-assign, assignment]
+    elif name:
+        raise ValueError(name)
 
 
 def _slow_recovery(seconds: float, data_dir: Path) -> None:

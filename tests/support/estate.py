@@ -11,18 +11,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from reconciler.json_form import action_from_json
 from reconciler.records import Action, Command, Record
-from reconciler.wire.changelog import ExpectedHead
+from reconciler.wire.changelog import ExpectedHead, HistoryEntry
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.embedded.broker import PARTITIONS as EMBEDDED_PARTITIONS
 from streams.embedded.broker import EmbeddedBroker
+from streams.settings import Settings, load_settings
 from streams.store.envelope import MARK_SYSTEM
+from streams.store.port import Mark
 from tests.support.counting import COMMAND_EVERY, Count
 from tests.support.processes import ServerProcess
 from tests.support.waiting import wait_until
@@ -67,17 +70,40 @@ class Estate:
         return estate
 
     @classmethod
-    def real(cls, bootstrap: str, partitions: int = 6, extra: Mapping[str, str] | None = None) -> Estate:
-        """On a real Kafka. `extra` are settings of the compacted topics."""
+    def real(
+        cls,
+        bootstrap: str,
+        partitions: int = 6,
+        *,
+        changelogs: Mapping[str, str] | None = None,
+        dead_letters: Mapping[str, str] | None = None,
+    ) -> Estate:
+        """On a real Kafka, with these settings on top for the changelog topics and for the dead letters'."""
         estate = cls(bootstrap, partitions, fence="transactional")
         admin = AdminClient({"bootstrap.servers": bootstrap})
         new = []
         for spec in estate.topics.specs((SYSTEM,)):
-            config = spec.config() | (dict(extra or {}) if spec.cleanup == ("compact",) else {})
+            config = spec.config()
+            if spec.cleanup == ("compact",):
+                config |= changelogs or {}
+            elif spec.name == estate.topics.dead_letters:
+                config |= dead_letters or {}
             new.append(NewTopic(spec.name, partitions, 1, config=config))
         for future in admin.create_topics(new).values():
             future.result(_ADMIN_TIMEOUT_S)
         return estate
+
+    def settings(self, folder: Path, **fields: Any) -> Settings:
+        """The settings of a worker on it."""
+        given = {
+            "bootstrap_servers": self.bootstrap,
+            "topic_prefix": self.prefix,
+            "partitions": self.partitions,
+            "application_id": self.group,
+            "fence": self.fence,
+            "data_dir": folder,
+        }
+        return load_settings(**given | fields)
 
     # -- producing
 
@@ -153,6 +179,25 @@ class Estate:
             assert found.key == record.resource.encode()
             heads[record.resource] = Count(**orjson.loads(record.state))
         return heads
+
+    def marks(self) -> dict[int, list[Mark]]:
+        """The marks of each partition, as they were written."""
+        marks: dict[int, list[Mark]] = {partition: [] for partition in range(self.partitions)}
+        for found in self.read(self.topics.history):
+            if found.key is not None and found.key.startswith(MARK_SYSTEM.encode()):
+                record = self.codec.decode(found.value)
+                assert isinstance(record, HistoryEntry)
+                marks[found.partition].append(msgspec.json.decode(record.entry, type=Mark))
+        return marks
+
+    def committed(self) -> dict[int, int]:
+        """What the group has committed of the actions."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group})
+        try:
+            places = [TopicPartition(self.topics.actions, partition) for partition in range(self.partitions)]
+            return {place.partition: max(place.offset, 0) for place in consumer.committed(places, timeout=10)}
+        finally:
+            consumer.close()
 
     def command_ids(self) -> list[str]:
         """The commands of `SYSTEM`, as often as they are there."""
