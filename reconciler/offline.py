@@ -9,6 +9,7 @@ import msgspec
 from reconciler.contracts.model import ContractSet
 from reconciler.drift.compare import compare, is_settling
 from reconciler.drift.correct import correction
+from reconciler.history.members import STEPPED
 from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import Gone, Leaf, Object, Unknown, leaves
 from reconciler.json_form import to_json
@@ -20,8 +21,6 @@ from reconciler.targets.apply import Refusal, decide
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.pointer import path_of
-
-MERGEABLE = ("set", "keyed", "counter")
 
 
 def folded(actions: Iterable[Action], contracts: ContractSet) -> Iterator[dict[str, Json]]:
@@ -49,7 +48,7 @@ def expected_of(history: ResourceHistory) -> dict[str, Json]:
 
 def _owners(history: ResourceHistory, path: str, node: Leaf | Object | Gone) -> list[str]:
     """Who determines a field: its last writer, or of a value whose members stand on their own all who wrote it."""
-    if not path or history.contract.rule(path).kind not in MERGEABLE or node.owner < 0:
+    if not path or history.contract.rule(path).kind not in STEPPED or node.owner < 0:
         return [history.owner_of(node.owner)]
     writers = [
         entry.operation_id

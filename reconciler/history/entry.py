@@ -30,6 +30,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Objects that have no members but those that were known by then, which are named: of these the base may know nothing."""
     external_set: dict[str, Json] = {}
     external_unset: list[str] = []
+    was: dict[str, list[Json]] = {}
+    """What was expected, until then, of values whose members stand on their own, where the action itself doesn't say: by
+    path a list of the value, empty where it was absent."""
     observed_at: int | None = None
     """The instant of the observation that served as `before` (microseconds), where the action had none."""
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from reconciler.contracts.model import Contract
 from reconciler.history.entry import NO_FACTS, Entry, Facts
+from reconciler.history.members import STEPPED, equal_members
 from reconciler.history.tree import (
     BASE,
     Editor,
@@ -66,8 +67,10 @@ def fold_into(
     elif action.before is not None:
         for tokens, value in said_before(action):
             learner.learn(tokens, value)
-    elif seen is not None:
-        learner.learn_unknown(action, seen)
+    else:
+        if seen is not None:
+            learner.learn_unknown(action, seen)
+        learner.note_steps(map(tokens_of, [*action.set, *action.unset]))
     entry = Entry(number=number, action=action, facts=learner.facts())
     for tokens, value in entry.writes():
         editor.write(tokens, node_of(value, number), number)
@@ -188,10 +191,12 @@ class _Learner:
         self._base_closed: dict[str, list[str]] = {}
         self._external_set: dict[str, Json] = {}
         self._external_unset: list[str] = []
+        self._was: dict[str, list[Json]] = {}
         self._observed_at: int | None = None
 
     def facts(self) -> Facts:
-        if not (self._base_set or self._base_unset or self._base_closed or self._external_set or self._external_unset):
+        learnt = (self._base_set, self._base_unset, self._base_closed, self._external_set, self._external_unset)
+        if not any(learnt) and not self._was:
             return NO_FACTS
         return Facts(
             base_set=self._base_set,
@@ -199,7 +204,8 @@ class _Learner:
             base_closed=self._base_closed,
             external_set=self._external_set,
             external_unset=self._external_unset,
-            observed_at=self._observed_at,
+            was=self._was,
+            observed_at=self._observed_at if any(learnt) else None,
         )
 
     def learn(self, tokens: Tokens, value: Json | Absent) -> None:
@@ -213,6 +219,17 @@ class _Learner:
         for tokens in places:
             self._fill(node_at(self._editor.root, tokens), tokens, value_at(whole, tokens))
         self._observed_at = seen.observed_at
+
+    def note_steps(self, places: Iterable[Tokens]) -> None:
+        """What is expected, before they are written, of those of some places whose values are written as a step."""
+        if not self._contract.kinds:
+            return
+        for tokens in places:
+            path = path_of(tokens)
+            node = self._editor.node(tokens)
+            if self._contract.rule(path).kind in STEPPED and type(node) is not Unknown:
+                value = known_value(node)
+                self._was[path] = [] if value is ABSENT else [value]
 
     def _fill(self, node: Node, tokens: Tokens, value: Json | Absent) -> None:
         """As `_compare`, but what is known stays."""
@@ -242,7 +259,8 @@ class _Learner:
         self._external(tokens, value)
 
     def _same(self, expected: Json | Absent, value: Json | Absent, tokens: Tokens) -> bool:
-        return equivalent(expected, value, self._contract.rule(path_of(tokens)).normalise)
+        rule = self._contract.rule(path_of(tokens))
+        return equivalent(expected, value, rule.normalise) or equal_members(rule, expected, value)
 
     def _base(self, tokens: Tokens, value: Json | Absent) -> None:
         self._editor.write(tokens, node_of(value, BASE), BASE)
@@ -261,6 +279,7 @@ class _Learner:
             self._editor.close(tokens)
 
     def _external(self, tokens: Tokens, value: Json | Absent) -> None:
+        self.note_steps((tokens,))
         self._editor.write(tokens, node_of(value, -self._number), -self._number)
         if value is ABSENT:
             self._external_unset.append(path_of(tokens))

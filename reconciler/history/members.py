@@ -7,11 +7,14 @@ replays what others did to such a value on top of what it would have been, and a
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from reconciler.contracts.model import FieldRule
 from reconciler.values.json_value import ABSENT, MAX_INTEGER, MIN_INTEGER, Absent, Json, canonical, same
 from reconciler.values.pointer import tokens_of, value_at
+
+STEPPED: Final = frozenset({"set", "keyed", "counter"})
+"""The kinds of values that are written as a step: what was added and taken out."""
 
 Merged: TypeAlias = tuple[Json | Absent]
 """A value, in a tuple, so that None can say that there is none to be had."""
@@ -19,7 +22,7 @@ Merged: TypeAlias = tuple[Json | Absent]
 
 def merged(rule: FieldRule, before: Json | Absent, after: Json | Absent, onto: Json | Absent) -> Merged | None:
     """`onto` with the step from `before` to `after` carried over, or None where the kind can't merge these values."""
-    if same(before, onto):
+    if same(before, onto) or equal_members(rule, before, onto):
         return (after,)
     if same(before, after):
         return (onto,)

@@ -11,10 +11,12 @@ from collections.abc import Set as AbstractSet
 
 from reconciler.contracts.model import Contract
 from reconciler.history.entry import Entry
-from reconciler.history.members import merged
+from reconciler.history.fold import said_before
+from reconciler.history.members import STEPPED, merged
 from reconciler.history.tree import BASE, UNKNOWN, Editor, Node, Object, known_value, node_at, node_of
 from reconciler.values.json_value import ABSENT, Absent, Json
-from reconciler.values.pointer import Tokens, path_of, tokens_of
+from reconciler.values.normalise import equivalent
+from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
 
 NOTHING_UNDONE: AbstractSet[int] = frozenset()
 
@@ -43,37 +45,60 @@ def _close(editor: Editor, tokens: Tokens, known: list[str]) -> None:
 
 
 def without(entries: Sequence[Entry], undone: AbstractSet[int], contract: Contract, start: Node = UNKNOWN) -> Node:
-    """The expected state of a history (in order) without the operations' writes in the entries numbered in `undone`."""
-    base = base_of(entries, start)
-    partial = Editor(base)
-    # Members of mergeable values stand on their own: what others added to them is carried over as a step, for which the
-    # value before the step, in the history as it happened, is needed.
-    whole = Editor(base) if contract.kinds else None
+    """The expected state of a history (in order) without the operations' writes in the entries numbered in `undone`.
+
+    A write to a value whose members stand on their own is a step, from what stood there when it was made: it is carried
+    over to what stands there without the undone writes.
+    """
+    editor = Editor(base_of(entries, start))
     for entry in entries:
         for tokens, value in entry.external_writes():
-            _replay_write(partial, whole, tokens, value, -entry.number, contract)
+            was = entry.facts.was.get(path_of(tokens)) if contract.kinds else None
+            editor.write(tokens, node_of(_stepped(editor, contract, tokens, was, value), -entry.number), -entry.number)
         if entry.number in undone:
-            if whole is not None:
-                for tokens, value in entry.writes():
-                    whole.write(tokens, node_of(value, entry.number), entry.number)
+            continue
+        if contract.kinds:
+            _write_steps(editor, contract, entry)
         else:
             for tokens, value in entry.writes():
-                _replay_write(partial, whole, tokens, value, entry.number, contract)
-    return partial.root
+                editor.write(tokens, node_of(value, entry.number), entry.number)
+    return editor.root
 
 
-def _replay_write(
-    partial: Editor, whole: Editor | None, tokens: Tokens, value: Json | Absent, owner: int, contract: Contract
-) -> None:
-    if whole is None:
-        partial.write(tokens, node_of(value, owner), owner)
-        return
-    carried = value
-    if tokens and contract.rule(path_of(tokens)).kind in ("set", "keyed", "counter"):
-        before = known_value(node_at(whole.root, tokens))
-        onto = known_value(node_at(partial.root, tokens))
-        result = merged(contract.rule(path_of(tokens)), before, value, onto)
-        if result is not None:
-            (carried,) = result
-    whole.write(tokens, node_of(value, owner), owner)
-    partial.write(tokens, node_of(carried, owner), owner)
+def _write_steps(editor: Editor, contract: Contract, entry: Entry) -> None:
+    written: list[Tokens] = []
+    for tokens, value in entry.writes():
+        carried = value
+        if not any(
+            tokens[: len(above)] == above for above in written
+        ):  # what the action itself has put there is no step
+            carried = _stepped(editor, contract, tokens, _was(entry, tokens), value)
+        editor.write(tokens, node_of(carried, entry.number), entry.number)
+        written.append(tokens)
+
+
+def _was(entry: Entry, tokens: Tokens) -> list[Json] | None:
+    """What stood at a place that an entry writes, in a list that is empty where nothing did; None where nobody knows."""
+    if entry.action.operation == "create":
+        return []
+    if entry.action.before is None:
+        return entry.facts.was.get(path_of(tokens))
+    for place, said in said_before(entry.action):
+        if tokens[: len(place)] == place:
+            value = value_at(said, tokens[len(place) :])
+            return [] if value is ABSENT else [value]
+    return None
+
+
+def _stepped(
+    editor: Editor, contract: Contract, tokens: Tokens, was: list[Json] | None, value: Json | Absent
+) -> Json | Absent:
+    """The value after a step, carried over to what stands at the place now; as it is where that can't be done."""
+    if was is None:
+        return value
+    rule = contract.rule(path_of(tokens))
+    before, now = was[0] if was else ABSENT, known_value(editor.node(tokens))
+    if rule.kind not in STEPPED or equivalent(before, now, rule.normalise):
+        return value
+    result = merged(rule, before, value, now)
+    return value if result is None else result[0]

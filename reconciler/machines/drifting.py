@@ -11,6 +11,7 @@ from reconciler.contracts.model import Contract
 from reconciler.drift.compare import compare, is_settling
 from reconciler.drift.correct import correction
 from reconciler.history.entry import Entry, Facts
+from reconciler.history.members import STEPPED
 from reconciler.history.tree import Editor, node_of
 from reconciler.machines.head import ACTION_PREFIX, OBSERVATION_ENTRY, Drift, Head, Hold, Pending, encode
 from reconciler.machines.protocol import AppendHistory, Effect, EmitCommand, EmitDrift, Reject
@@ -147,6 +148,11 @@ def adopt(head: Head, changes: list[FieldDrift], now: Instant, contract: Contrac
     facts = Facts(
         external_set={change.path: change.actual for change in changes if change.actual is not ABSENT},
         external_unset=[change.path for change in changes if change.actual is ABSENT],
+        was={
+            change.path: [] if change.expected is ABSENT else [change.expected]
+            for change in changes
+            if contract.rule(change.path).kind in STEPPED
+        },
     )
     entry = Entry(number=number, action=_adoption(head, now), facts=facts)
     left = [change for change in head.drift.changes if all(change.path != item.path for item in changes)]
