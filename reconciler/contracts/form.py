@@ -93,13 +93,12 @@ class Expression(Shape):
             return BAD
         faults = list(faults_of(text, self._vocabulary))
         for fault in faults:
-            line, column = node.place
-            if node.is_plain_line and fault.line == 1:
-                column += fault.column - 1
-                message = fault.message
+            if node.text_place is not None and fault.line == 1:
+                line, column = node.text_place
+                reading.refuse((line, column + fault.column - 1), f"{name}: {fault.message}")
             else:
-                message = f"{fault.message} (line {fault.line}, column {fault.column} of the expression)"
-            reading.refuse((line, column), f"{name}: {message}")
+                where = f"line {fault.line}, column {fault.column} of the expression"
+                reading.refuse(node.place, f"{name}: {fault.message} ({where})")
         return BAD if faults else text
 
     def schema(self) -> Schema:

@@ -256,12 +256,12 @@ class ContractSet(msgspec.Struct, frozen=True, dict=True):
     def for_resource(self, resource: str) -> Contract:
         """The most specific contract for a resource: ``system/type``, then ``system/*``, then ``*``, then DEFAULT_CONTRACT.
 
-        Raises InputError for what is no resource key.
+        Raises InputError where the key names no type.
         """
         cut = resource.rfind("/")
         found = self._by_prefix.get(resource[:cut]) if cut > 0 else None
         if found is None:
-            system, type_, _ = parse_resource_key(resource)
+            system, type_, _ = parse_resource_key(f"{resource[:cut]}/id")
             found = self.for_type(system, type_)
             if len(self._by_prefix) >= _CACHED_TYPES:
                 self._by_prefix.clear()
@@ -292,6 +292,6 @@ def type_of(name: str) -> tuple[str, str]:
         system, type_, _ = parse_resource_key(f"{name}/id")
     except InputError:
         system, type_ = "*", ""
-    if system == "*":
+    if system == "*" or (type_ == "*" and not name.endswith("/*")):
         raise InputError(f"{name!r} is no name of a contract; write system/type, system/* or *")
     return system, type_

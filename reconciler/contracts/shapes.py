@@ -98,7 +98,7 @@ class Choice(Shape):
 
     def read(self, node: Node, name: str, reading: Reading) -> Any:
         for option in self._options:
-            if type(node.value) is type(option) and node.value == option:
+            if node.value == option and not isinstance(node.value, bool):  # 1.0 is 1 in JSON, true isn't
                 return option
         if isinstance(node.value, str) and isinstance(self._options[0], str):
             near = difflib.get_close_matches(node.value, [str(option) for option in self._options], n=1)

@@ -55,8 +55,8 @@ class Node(msgspec.Struct, frozen=True):
     value: bool | int | float | str | list[Node] | dict[str, Node] | None
     place: Place
     size: int = 1
-    is_plain_line: bool = True
-    """Whether the text stands in the file as it is, on one line, from its place on."""
+    text_place: Place | None = None
+    """Where a text begins, if it stands in the file as it is and on one line."""
     keys: dict[str, Place] = {}
 
 
@@ -151,7 +151,7 @@ class _Builder:
             self._open.append(_Open(place, event.anchor, members))
         elif isinstance(event, MappingEndEvent | SequenceEndEvent):
             done = self._open.pop()
-            node = Node(done.members, done.place, done.size, is_plain_line=False, keys=done.keys)
+            node = Node(done.members, done.place, done.size, keys=done.keys)
             self._remember(done.anchor, node)
             self._place(node, done.place, new=1)
 
@@ -202,10 +202,11 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent, place: Place) -> Node:
         text: str = event.value
-        if event.style is not None or not event.implicit[0]:
-            on_one_line = event.start_mark.line == event.end_mark.line
-            as_it_is = event.end_mark.column - event.start_mark.column == len(text) + 2
-            return Node(text, place, is_plain_line=on_one_line and as_it_is)
+        line, column = place
+        is_on_one_line = event.start_mark.line == event.end_mark.line
+        if event.style is not None:
+            as_it_is = is_on_one_line and event.end_mark.column - event.start_mark.column == len(text) + 2
+            return Node(text, place, text_place=(line, column + 1) if as_it_is else None)
         if _NULL.fullmatch(text):
             return Node(None, place)
         if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
@@ -213,8 +214,8 @@ class _Builder:
         if _NOT_FINITE.fullmatch(text):
             self._refuse(place, f"{text} is no number of JSON; write a finite one, or quote it")
         number = self._number(text, place)
-        return Node(
-            text if number is None else number, place, is_plain_line=event.start_mark.line == event.end_mark.line
+        return (
+            Node(text, place, text_place=place if is_on_one_line else None) if number is None else Node(number, place)
         )
 
     def _number(self, text: str, place: Place) -> int | float | None:
