@@ -31,6 +31,11 @@ _LONG_DIGITS: Final = 19
 _LONG_NUMBER: Final = b"0" * _LONG_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 
+# Without the PASSTHROUGH options orjson would write datetimes, UUIDs and dataclasses as if they were JSON.
+_CANONICAL: Final = (
+    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+
 
 def canonical(value: Json) -> bytes:
     """The canonical JSON text of a value: UTF-8, keys sorted by code point, no white space, shortest floats.
@@ -39,7 +44,7 @@ def canonical(value: Json) -> bytes:
     infinities must have been refused before (`check_value`): they are no JSON and orjson would write null.
     """
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps(value, option=_CANONICAL)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"is no JSON value: {error}") from None
 

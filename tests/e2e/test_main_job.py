@@ -1,0 +1,137 @@
+"""The main job as a user runs it, in processes of their own: on the embedded broker with SQLite, and on a real Apache Kafka
+with a real Redis and a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.contracts.model import ContractSet
+from reconciler.history.tree import equal, known_value
+from reconciler.machines.head import Head, decode_head
+from reconciler.plan.estate import estate_of
+from reconciler.records import Action, DriftEvent, Outcome
+from reconciler.wire.changelog import ExpectedHead
+from tests.e2e.system import PostgresqlCrm, SqliteCrm, System
+from tests.support.estate import Estate, produce_actions
+from tests.support.waiting import wait_until
+
+WITHIN_S = 60.0
+
+
+@pytest.fixture(params=["embedded", "real"])
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    if request.param == "embedded":
+        broker = request.getfixturevalue("embedded_broker")
+        redis = request.getfixturevalue("embedded_redis")
+        whole = System(
+            Estate.embedded(broker), SqliteCrm(tmp_path / "crm.sqlite"), tmp_path, {"RECONCILER_REDIS_URL": redis.url}
+        )
+    else:
+        whole = _real(request, tmp_path)
+    try:
+        yield whole
+    finally:
+        whole.stop()
+
+
+@pytest.fixture
+def real_system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    whole = _real(request, tmp_path)
+    try:
+        yield whole
+    finally:
+        whole.stop()
+
+
+def _real(request: pytest.FixtureRequest, folder: Path) -> System:
+    kafka = request.getfixturevalue("kafka")
+    redis = request.getfixturevalue("redis_server")
+    crm = PostgresqlCrm(request.getfixturevalue("postgresql_dsn"))
+    return System(Estate.real(kafka.bootstrap), crm, folder, {"RECONCILER_REDIS_URL": redis.url})
+
+
+def _intake(system: System, contacts: int) -> dict[str, dict[str, Any]]:
+    """A workflow makes contacts and tells so."""
+    made = {}
+    with system.producer() as producer:
+        for number in range(contacts):
+            fields = {"name": f"n{number}", "email": f"e{number}@example.com", "phone": f"{1000 + number}"}
+            with producer.action(
+                f"crm/contact/c{number}", "create", run_id=f"run-{number}", step_id="create"
+            ) as action:
+                names, values = ", ".join(fields), ", ".join(f"'{value}'" for value in fields.values())
+                system.crm.execute(f"INSERT INTO contact (id, {names}) VALUES ('c{number}', {values})")
+                for name, value in fields.items():
+                    action.set(f"/{name}", value)
+            made[f"c{number}"] = {**fields, "note": None}
+    return made
+
+
+@pytest.mark.timeout(240)
+def test_drift_is_put_right_and_nothing_else_is_touched(system: System) -> None:
+    system.service()
+    system.worker()
+    made = _intake(system, 6)
+    system.crm.execute("UPDATE contact SET phone = 'none' WHERE id = 'c1'")
+    system.crm.execute("UPDATE contact SET email = NULL, note = 'theirs' WHERE id = 'c2'")
+    system.crm.execute("DELETE FROM contact WHERE id = 'c3'")
+    system.crm.execute("UPDATE contact SET name = 'reported only' WHERE id = 'c4'")
+    system.crm.execute("UPDATE contact SET phone = '10-05' WHERE id = 'c5'")
+    made["c2"]["note"] = "theirs"
+    made["c4"]["name"] = "reported only"
+    made["c5"]["phone"] = "10-05"
+    wait_until(lambda: system.crm.contacts() == made, deadline_s=WITHIN_S, what="the CRM is as it should be")
+
+    def reported() -> dict[str, DriftEvent]:
+        return {event.resource: event for event in _records(system, system.estate.topics.drift, DriftEvent)}
+
+    wait_until(
+        lambda: (
+            {resource for resource, event in reported().items() if event.status == "closed"}
+            == {f"crm/contact/c{number}" for number in (1, 2, 3)}
+        ),
+        deadline_s=WITHIN_S,
+        what="what was put right is closed",
+    )
+    open_drift = [event for event in reported().values() if event.status != "closed"]
+    assert [(event.resource, event.changes[0].path) for event in open_drift] == [("crm/contact/c4", "/name")]
+    assert {outcome.status for outcome in _records(system, system.estate.topics.outcomes, Outcome)} == {"applied"}
+    assert not system.estate.read(system.estate.topics.dead_letters)
+    assert system.crm.contacts() == made
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_under_load_leaves_the_table_that_a_pure_fold_of_the_log_gives(real_system: System) -> None:
+    estate = real_system.estate
+    worker = real_system.worker()
+    for number in range(3):
+        produce_actions(estate, 1_500, keys=200, first=number * 1_500)
+        worker.kill()
+        worker = real_system.worker()
+    estate.drained(WITHIN_S)
+    actions = _records(real_system, estate.topics.actions, Action)
+    expected = estate_of(actions, ContractSet()).histories
+    heads = _heads(estate)
+    assert heads.keys() == expected.keys()
+    for resource, head in heads.items():
+        assert equal(head.tree, expected[resource].tree), resource
+        assert head.entries == len(expected[resource].entries), resource
+        assert known_value(head.tree)
+
+
+def _records(system: System, topic: str, kind: type[Any]) -> list[Any]:
+    found = [system.estate.codec.decode(record.value) for record in system.estate.read(topic)]
+    return [record for record in found if isinstance(record, kind)]
+
+
+def _heads(estate: Estate) -> dict[str, Head]:
+    heads = {}
+    for found in estate.read(estate.topics.expected):
+        record = estate.codec.decode(found.value)
+        assert isinstance(record, ExpectedHead)
+        heads[record.resource] = decode_head(record.state)
+    return heads
