@@ -467,7 +467,9 @@ class TargetSuite(ABC):
         async def check(store: Store) -> None:
             id_ = store.new_id()
             await store.put(id_, store.whole({store.text[1:]: "a"}))
-            (seen,) = await store.target.observe([key(id_)])
+            # By a command that changes nothing: an observation in bulk may not tell the version.
+            seen = (await store.target.apply(command(id_))).observed
+            assert seen is not None
             stale = command(id_, set_(store.text, "b", "a"), expect_version="no such version")
             if seen.version is None:
                 assert (await store.target.apply(stale)).status == "applied"
@@ -480,7 +482,7 @@ class TargetSuite(ABC):
             assert outcome.observed is not None
             assert outcome.observed.version not in (None, seen.version), "a write must change the version"
             (now,) = await store.target.observe([key(id_)])
-            assert now.version == outcome.observed.version
+            assert now.version in (None, outcome.observed.version)
 
         world.run(check(world.store))
 

@@ -34,6 +34,8 @@ from reconciler.values.resource_key import ResourceKey
 
 _TRIES: Final = 10
 """How often a command is judged again because somebody wrote in between, before it is given back as transient."""
+_REFUSALS: Final = 2
+"""How often a write may be refused for what looks unchanged: once it may be that others wrote, and wrote back."""
 _REQUESTS_A_TRY: Final = 3
 _NOBODY_ELSE_S: Final = 1.0
 
@@ -53,6 +55,10 @@ class _Look:
     def guard(self) -> str | None:
         """The version to guard a write with; None where the item isn't there (or has none)."""
         return self.answer.etag if self.observation.exists and isinstance(self.answer, Answer) else None
+
+    def same_as(self, other: _Look) -> bool:
+        """Whether nothing can be seen to have changed between two looks."""
+        return self.observation.exists == other.observation.exists and self.guard == other.guard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +106,13 @@ class Applying:
             look = await work.look()
             return outcome(command, status, self._clock(), observed=look.observation, error=entry.first.error)
         if command.action == "compensate":
-            tried_before = entry.intent is not None
-            await work.keep(Entry(intent=Intent(guard=None, wanted="")))
-            result = await self._compensating.run(work.config, work.key, command, tried_before=tried_before)
+            intent = Intent(guard=None, wanted="")
+            await work.keep(Entry(intent=intent))
+            result, maybe_done = await self._compensating.run(
+                work.config, work.key, command, tried_before=entry.intent is not None
+            )
+            if result.status not in REMEMBERED and not maybe_done:
+                await work.keep(Entry())
         else:
             result = await work.carried_out(entry.intent)
         if result.status in REMEMBERED:
@@ -146,6 +156,7 @@ class _Work:
 
     async def carried_out(self, inherited: Intent | None) -> Outcome:
         refused_by: _Look | None = None
+        refusals = 0
         for _ in range(_TRIES):
             look = await self.look()
             if look.observation.exists is None:
@@ -154,12 +165,15 @@ class _Work:
                 result = self._arrived(inherited, look)
                 if result is not None:
                     return result
-            elif refused_by is not None and look.guard is not None and look.guard == refused_by.guard:
-                return self._outcome("permanent", look, "the target refuses the ETag that it gave itself")
-            result = await self._tried(look)
+            elif refused_by is not None and refused_by.same_as(look) and refusals >= _REFUSALS:
+                return self._outcome(
+                    "permanent", look, "the target refuses the write, though nothing changed since our look"
+                )
+            result = await self._tried(look, inherited=inherited is not None)
             if result is not None:
                 return result
             # A 412 says that our write wasn't done; one that we inherited may still be on its way.
+            refusals = refusals + 1 if refused_by is not None and refused_by.same_as(look) else 1
             refused_by = look
         return self._outcome("transient", None, "others write the resource faster than we can")
 
@@ -183,13 +197,15 @@ class _Work:
         """Whether a write of which nobody knows the end was done; None: it surely wasn't (yet), and the guard is still the same."""
         if _digest(self.command, look.current) == intent.wanted:
             return self._outcome("already_applied", look)
-        if look.guard == intent.guard:
+        if look.guard == intent.guard and (look.guard is not None or not look.observation.exists):
             return None
+        if self.config.guard == "none" and all(change.op != "increment" for change in self.command.changes):
+            return None  # what it expects to find is all the guard that there is
         return self._outcome(
             "conflict", look, "the resource changed after an earlier try of which it isn't known whether it was done"
         )
 
-    async def _tried(self, look: _Look) -> Outcome | None:
+    async def _tried(self, look: _Look, *, inherited: bool) -> Outcome | None:
         """One try; None where somebody wrote between looking and writing."""
         current = look.current
         result = decide(current, look.observation.version, self.command)
@@ -208,6 +224,8 @@ class _Work:
             request.method, self._exchange.url(request.path), request.headers, request.body
         )
         if isinstance(answer, NoAnswer):
+            if not answer.maybe_done and not inherited:
+                await self.keep(Entry())
             return outcome(
                 self.command, answer.kind, self._clock(), error=answer.reason, retry_after_s=answer.retry_after_s
             )

@@ -26,8 +26,8 @@ class Compensating:
 
     async def run(
         self, config: HttpResourceConfig, key: ResourceKey, command: Command, *, tried_before: bool
-    ) -> Outcome:
-        """The outcome of the compensation that the command names."""
+    ) -> tuple[Outcome, bool]:
+        """The outcome of the compensation that the command names, and whether it may have run though nobody knows."""
         compensation = command.compensation
         if compensation is None:
             return self._ended(command, "rejected", "the command names no compensation")
@@ -51,10 +51,13 @@ class Compensating:
         url = self._exchange.url(item_path(endpoint.path, key.id))
         answer = await self._exchange.send(endpoint.method, url, headers, body)
         if isinstance(answer, NoAnswer):
-            return outcome(command, answer.kind, self._clock(), error=answer.reason, retry_after_s=answer.retry_after_s)
+            failed = outcome(
+                command, answer.kind, self._clock(), error=answer.reason, retry_after_s=answer.retry_after_s
+            )
+            return failed, answer.maybe_done
         if not 200 <= answer.status < 300:
             return self._ended(command, "permanent", f"the target refuses the compensation: {told(answer.status)}")
         return self._ended(command, "applied", None)
 
-    def _ended(self, command: Command, status: OutcomeStatus, error: str | None) -> Outcome:
-        return outcome(command, status, self._clock(), error=error)
+    def _ended(self, command: Command, status: OutcomeStatus, error: str | None) -> tuple[Outcome, bool]:
+        return outcome(command, status, self._clock(), error=error), False

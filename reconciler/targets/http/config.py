@@ -89,6 +89,8 @@ class ListConfig(Strict):
     items: Pointer = ""
     id: Pointer = "/id"
     fields: Pointer = ""
+    leave_out: tuple[Pointer, ...] = ()
+    """Places inside the fields that only the list tells, such as the id: they are no fields of the resource."""
     etag: Pointer | None = None
     """Must be the very text that the item's own `ETag` header has."""
     modified_at: Pointer | None = None

@@ -24,6 +24,7 @@ Monotonic: TypeAlias = Callable[[], float]
 
 _COMING_BACK: Final = frozenset({401, 408, 425, 429, 500, 502, 503, 504, 507, 509})
 """Statuses that don't mean this request, so that it may be repeated. 401 among them: whose fault is it? Not the command's."""
+_TURNED_AWAY: Final = frozenset({401, 425, 429})
 _BUSY: Final = frozenset({429, 503})
 _LONGEST_PAUSE_S: Final = 3_600.0
 _DEFAULT_PAUSE_S: Final = 1.0
@@ -46,12 +47,32 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class NoAnswer:
-    """Why there is none that can be used. ``sent`` False: the request never left, so it can't have done anything."""
+    """Why there is none that can be used. ``maybe_done`` False: it surely did nothing, as it never left or was turned away."""
 
     kind: Literal["transient", "permanent"]
     reason: str
     retry_after_s: float | None = None
-    sent: bool = True
+    maybe_done: bool = True
+
+
+class _InDoubtError(aiohttp.ClientError):
+    """A write whose connection broke."""
+
+
+async def _write_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending a PUT or DELETE again by itself when its connection breaks.
+
+    Had the first one arrived, the second would be answered with 412, and the write that was done would pass for one that
+    wasn't.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # it never left
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET":
+            raise
+        raise _InDoubtError from error
 
 
 class Exchange:
@@ -98,6 +119,7 @@ class Exchange:
                 timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
                 connector=aiohttp.TCPConnector(limit=self._config.concurrency),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                middlewares=(_write_once,),
             )
             self._places = asyncio.Semaphore(self._config.concurrency)
         assert self._places is not None
@@ -111,16 +133,16 @@ class Exchange:
         async with self._place() as session:
             pause_s = self.pause_s()
             if pause_s > 0:
-                return NoAnswer(kind="transient", reason=self._pause_reason, retry_after_s=pause_s, sent=False)
+                return NoAnswer(kind="transient", reason=self._pause_reason, retry_after_s=pause_s, maybe_done=False)
             try:
                 async with session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
                     received = await self._received(response)
             except TimeoutError:
                 return NoAnswer(kind="transient", reason=f"no answer within {self._config.timeout_s:g} s")
             except aiohttp.ClientConnectorError:
-                return NoAnswer(kind="transient", reason="no connection", sent=False)
-            except (aiohttp.ClientError, OSError) as error:
-                return NoAnswer(kind="transient", reason=f"the answer broke off ({type(error).__name__})")
+                return NoAnswer(kind="transient", reason="no connection", maybe_done=False)
+            except (aiohttp.ClientError, OSError):
+                return NoAnswer(kind="transient", reason="the answer broke off")
         return received if isinstance(received, NoAnswer) else self._judged(received)
 
     async def _received(self, response: aiohttp.ClientResponse) -> Answer | NoAnswer:
@@ -142,7 +164,12 @@ class Exchange:
                 wait_s = _DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s
                 self._paused_until = max(self._paused_until, self._monotonic() + wait_s)
                 self._pause_reason = told(answer.status)
-            return NoAnswer(kind="transient", reason=told(answer.status), retry_after_s=retry_after_s)
+            return NoAnswer(
+                kind="transient",
+                reason=told(answer.status),
+                retry_after_s=retry_after_s,
+                maybe_done=answer.status not in _TURNED_AWAY,
+            )
         if answer.status >= 500 or 300 <= answer.status < 400:
             return NoAnswer(kind="permanent", reason=told(answer.status))
         return answer

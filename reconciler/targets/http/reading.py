@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from reconciler.records import Actor, Observation
 from reconciler.targets.answers import found, missing, unknown
@@ -11,7 +11,7 @@ from reconciler.targets.http.exchange import Answer, NoAnswer, told
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant, parse_instant
 from reconciler.values.json_value import ABSENT, Absent, Json, parse
-from reconciler.values.pointer import tokens_of, value_at
+from reconciler.values.pointer import Tokens, tokens_of, value_at
 
 
 def read_item(
@@ -64,7 +64,7 @@ def read_listed(
     try:
         return found(
             resource,
-            value_at(item, tokens_of(listing.fields)),
+            _without(value_at(item, tokens_of(listing.fields)), listing.leave_out),
             observed_at,
             version=etag if isinstance(etag, str) else None,
             modified_at=_instant(_at(item, listing.modified_at)),
@@ -72,6 +72,19 @@ def read_listed(
         )
     except InputError as error:
         return unknown(resource, str(error), observed_at)
+
+
+def _without(fields: Json | Absent, left_out: Iterable[str]) -> Json | Absent:
+    for path in left_out:
+        tokens = tokens_of(path)
+        if tokens and not isinstance(value_at(fields, tokens), Absent):
+            fields = _taken_out(fields, tokens)
+    return fields
+
+
+def _taken_out(value: Json, tokens: Tokens) -> Json:
+    rest = {name: member for name, member in value.items() if name != tokens[0]}
+    return {**rest, tokens[0]: _taken_out(value[tokens[0]], tokens[1:])} if len(tokens) > 1 else rest
 
 
 def parsed(body: bytes) -> Json | InputError:
