@@ -4,19 +4,27 @@ table data."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from aiohttp import web
 
 from reconciler.values.errors import InputError
-from streams.metrics import WorkerMetrics
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class HealthServer:
-    """The server. `problem` gives one sentence on why the worker is not ready, None when it is."""
+class MetricsPage(Protocol):
+    """What stands behind /metrics."""
 
-    def __init__(self, host: str, port: int, metrics: WorkerMetrics, problem: Callable[[], str | None]) -> None:
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        ...
+
+
+class HealthServer:
+    """The server. `problem` gives one sentence on why the process is not ready, None when it is."""
+
+    def __init__(self, host: str, port: int, metrics: MetricsPage, problem: Callable[[], str | None]) -> None:
         self._host = host
         self._port = port
         self._metrics = metrics

@@ -30,7 +30,7 @@ class KafkaSettings:
     bootstrap_servers: str
     topic_prefix: str = ""
     delivery_timeout_s: float = 30.0
-    client: Mapping[str, ClientSetting] = field(default_factory=dict)
+    client: Mapping[str, ClientSetting] = field(default_factory=dict, repr=False)  # may hold passwords
 
     def producer(self) -> dict[str, ClientSetting]:
         """librdkafka's settings of a producer that neither loses nor reorders nor repeats by itself."""
@@ -46,12 +46,14 @@ class KafkaSettings:
             "message.timeout.ms": max(1, round(self.delivery_timeout_s * 1000)),
         }
 
-    def consumer(self, group: str) -> dict[str, ClientSetting]:
+    def consumer(self, group: str, session_timeout_s: float) -> dict[str, ClientSetting]:
         """librdkafka's settings of a consumer whose offsets are committed by hand."""
         return {
             "auto.offset.reset": "earliest",
             **self._common(),
             "group.id": group,
+            "session.timeout.ms": round(session_timeout_s * 1000),
+            "heartbeat.interval.ms": round(session_timeout_s * 1000 / 5),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             # A member that comes or goes takes only the partitions that move away from the others.

@@ -21,6 +21,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("streams.cli.dev", "demo", "Watch drift happen and be put right, on an embedded system."),
     "dev": ("streams.cli.dev", "dev", "Run the whole system here, without Docker or Java."),
     "worker": ("streams.cli.worker", "worker", "Run a worker: fold, detect and correct until SIGTERM."),
+    "serve": ("streams.cli.serve", "serve", "Carry out the commands for a system that has no service of its own."),
     "topics": ("streams.cli.topics", "topics", "Make, verify and list the topics."),
     "schemas": ("streams.cli.schemas", "schemas", "List, check and register the Avro schemas."),
     "contracts": ("streams.cli.contracts", "contracts", "Validate, describe and explain the contracts."),

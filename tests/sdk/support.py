@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from reconciler.records import Action, Outcome, Record
+from reconciler.records import Action, Change, Command, Outcome, Record
+from reconciler.sdk.signing import SIGNATURE_HEADER, Signer
 from reconciler.wire.codec import Codec
 
 CODEC = Codec.packaged()
@@ -45,8 +47,9 @@ class SilentBroker:
         self.bootstrap = self._process.stdout.readline().strip()
 
     def fall_silent(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
+        """SIGSTOP: connections stay open, nothing answers. Returns when every thread has stopped."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def speak(self) -> None:
         """SIGCONT."""
@@ -126,3 +129,35 @@ def in_thread(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[thr
         assert not thread.is_alive(), "it did not end"
     if raised:
         raise raised[0]
+
+
+class Commands:
+    """Sends commands to one system's topic, as the reconciler does."""
+
+    def __init__(self, bootstrap: str, prefix: str, system: str = "crm") -> None:
+        self.topic = f"{prefix}reversal.{system}"
+        self._producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 0})
+
+    def send(self, *commands: Command, signer: Signer | None = None) -> None:
+        """Sends commands, signed if there is a signer."""
+        for command in commands:
+            value = CODEC.encode(self.topic, command)
+            headers = {} if signer is None else {SIGNATURE_HEADER: signer.sign(value).encode()}
+            self.send_raw(command.resource.encode(), value, headers)
+
+    def send_raw(self, key: bytes | None, value: bytes | None, headers: dict[str, bytes] | None = None) -> None:
+        """Sends any bytes."""
+        pairs: list[tuple[str, str | bytes | None]] = list((headers or {}).items())
+        self._producer.produce(self.topic, value, key, headers=pairs)
+        assert self._producer.flush(30) == 0
+
+
+def patch(number: int, resource: str = "crm/contact/42", **changed: object) -> Command:
+    """The n-th command of a test: sets /n to the number."""
+    given: dict[str, object] = {
+        "command_id": f"c{number}",
+        "resource": resource,
+        "action": "patch",
+        "changes": [Change(path="/n", op="set", value=number, expect=number - 1)],
+    }
+    return Command(**(given | changed))  # type: ignore[arg-type]

@@ -227,7 +227,7 @@ def test_many_threads_share_a_producer_and_each_resource_keeps_its_order(setup: 
 
 def test_without_a_spool_an_outage_raises_before_anything_begins(silent_broker: SilentBroker) -> None:
     setup = Setup(silent_broker.bootstrap)
-    with Producer(setup.settings(delivery_timeout_s=1)) as producer, producer.action(RESOURCE, run_id="r", step_id="1"):
+    with Producer(setup.settings(delivery_timeout_s=3)) as producer, producer.action(RESOURCE, run_id="r", step_id="1"):
         silent_broker.fall_silent()
         with pytest.raises(DeliveryError, match=RESOURCE) as caught:
             producer.action(RESOURCE, run_id="r", step_id="2").__enter__()
@@ -238,7 +238,7 @@ def test_without_a_spool_an_outage_raises_before_anything_begins(silent_broker: 
 
 def test_an_end_that_is_lost_raises_instead_of_what_the_step_raised(silent_broker: SilentBroker) -> None:
     setup = Setup(silent_broker.bootstrap)
-    producer = Producer(setup.settings(delivery_timeout_s=1))
+    producer = Producer(setup.settings(delivery_timeout_s=3))
     with pytest.raises(DeliveryError) as caught, producer.action(RESOURCE, run_id="r", step_id="1"):  # noqa: PT012
         silent_broker.fall_silent()
         raise ZeroDivisionError
@@ -253,7 +253,7 @@ def test_an_end_that_is_lost_raises_instead_of_what_the_step_raised(silent_broke
 
 def test_without_waiting_what_is_lost_is_told_to_the_next_caller(silent_broker: SilentBroker) -> None:
     setup = Setup(silent_broker.bootstrap)
-    producer = Producer(setup.settings(delivery_timeout_s=1, wait=False))
+    producer = Producer(setup.settings(delivery_timeout_s=3, wait=False))
     with producer.action(RESOURCE, run_id="r", step_id="1"):
         pass
     assert producer.flush(30)
@@ -273,7 +273,7 @@ def test_the_spool_takes_what_the_broker_does_not_and_gives_it_back_in_order(
     silent_broker: SilentBroker, tmp_path: Path
 ) -> None:
     setup = Setup(silent_broker.bootstrap)
-    settings = setup.settings(delivery_timeout_s=1, spool_folder=tmp_path, spool_retry_s=0.2)
+    settings = setup.settings(delivery_timeout_s=3, spool_folder=tmp_path, spool_retry_s=0.2)
     with Producer(settings) as producer:
         step(producer, 0)
         silent_broker.fall_silent()
@@ -290,7 +290,7 @@ def test_the_spool_takes_what_the_broker_does_not_and_gives_it_back_in_order(
 def test_a_spool_outlives_its_process(silent_broker: SilentBroker, tmp_path: Path) -> None:
     """Same bytes, same ids, same order, and before anything that the next producer says."""
     setup = Setup(silent_broker.bootstrap)
-    settings = setup.settings(delivery_timeout_s=1, spool_folder=tmp_path, spool_retry_s=0.2)
+    settings = setup.settings(delivery_timeout_s=3, spool_folder=tmp_path, spool_retry_s=0.2)
     silent_broker.fall_silent()
     with Producer(settings) as producer:
         for number in range(3):
@@ -310,7 +310,7 @@ def test_a_spool_outlives_its_process(silent_broker: SilentBroker, tmp_path: Pat
 def test_a_full_spool_raises(silent_broker: SilentBroker, tmp_path: Path) -> None:
     setup = Setup(silent_broker.bootstrap)
     silent_broker.fall_silent()
-    producer = Producer(setup.settings(delivery_timeout_s=1, spool_folder=tmp_path, spool_max_bytes=2_000))
+    producer = Producer(setup.settings(delivery_timeout_s=3, spool_folder=tmp_path, spool_max_bytes=2_000))
     with pytest.raises(SpoolFullError):  # noqa: PT012 — somewhere in here
         for number in range(100):
             step(producer, number)
@@ -325,12 +325,20 @@ def test_a_spool_belongs_to_one_producer(setup: Setup, tmp_path: Path) -> None:
 
 def test_an_event_that_no_broker_will_ever_take_raises_and_is_not_spooled(setup: Setup, tmp_path: Path) -> None:
     with Producer(setup.settings(spool_folder=tmp_path)) as producer:
-        with (
-            pytest.raises(DeliveryError, match=r"(?i)too large"),
-            producer.action(RESOURCE, run_id="r", step_id="s") as action,
-        ):
-            action.set("/blob", "x" * 3_000_000)
+        refused = producer._delivery.send(Message(f"{setup.prefix}workflow.actions", b"k", b"x" * 3_000_000))
+        with pytest.raises(DeliveryError, match=r"(?i)too large"):
+            refused.result(30)
         assert producer.spooled == 0
+
+
+def test_an_action_that_is_too_large_to_be_told_has_failed(setup: Setup) -> None:
+    with (
+        Producer(setup.settings()) as producer,
+        pytest.raises(InputError, match="limit"),
+        producer.action(RESOURCE, run_id="r", step_id="s") as action,
+    ):
+        action.set("/blob", "x" * 3_000_000)
+    assert stages(setup.actions(2)) == ["initiated", "failed"]
 
 
 def test_a_refused_event_in_the_spool_does_not_hold_up_the_others(setup: Setup, tmp_path: Path) -> None:
@@ -425,7 +433,7 @@ async def test_a_cancelled_step_has_failed_and_is_still_told(setup: Setup) -> No
 
 async def test_an_event_on_its_way_survives_a_cancellation(silent_broker: SilentBroker) -> None:
     setup = Setup(silent_broker.bootstrap)
-    producer = AsyncProducer(setup.settings(delivery_timeout_s=2))
+    producer = AsyncProducer(setup.settings(delivery_timeout_s=3))
     silent_broker.fall_silent()
     task = asyncio.create_task(producer.action(RESOURCE, run_id="r", step_id="1").__aenter__())
     await asyncio.sleep(0.3)

@@ -88,8 +88,10 @@ class Engine:
             topic=topic,
             group=self._group,
             codec=settings.codec,
+            session_timeout_s=settings.session_timeout_s,
             commit_interval_s=settings.commit_interval_s,
-            is_full=lambda: self._waiting >= settings.max_waiting,
+            waiting=lambda: self._waiting,
+            max_waiting=settings.max_waiting,
             deliver=self._deliver,
             settle=self._settle,
         )

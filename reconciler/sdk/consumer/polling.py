@@ -29,6 +29,8 @@ _BATCH: Final = 200
 _BROKER_TIMEOUT_S: Final = 10.0
 _REGISTRY_WAIT_S: Final = 30.0
 _PAUSE_S: Final = 1.0
+_PAUSE_AFTER_S: Final = 2.0
+_FULL_S: Final = 0.02
 _PROBE_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
 
@@ -56,15 +58,18 @@ class Poller:
         topic: str,
         group: str,
         codec: Codec,
+        session_timeout_s: float,
         commit_interval_s: float,
-        is_full: Callable[[], bool],
+        waiting: Callable[[], int],
+        max_waiting: int,
         deliver: Callable[[PartitionProgress, Received, Command | DecodeError], None],
         settle: Callable[[Sequence[PartitionProgress]], None],
     ) -> None:
         self._topic = topic
         self._codec = codec
         self._commit_interval_s = commit_interval_s
-        self._is_full = is_full
+        self._waiting = waiting
+        self._max_waiting = max_waiting
         self._deliver = deliver
         self._settle = settle
         self._assigned: set[int] = set()
@@ -72,8 +77,9 @@ class Poller:
         self._committed: dict[int, int] = {}
         self._commit_at = 0.0
         self._is_paused = False
+        self._full_since: float | None = None
         self._stopping = threading.Event()
-        self._client_settings = kafka.consumer(group)
+        self._client_settings = kafka.consumer(group, session_timeout_s)
         self._look_at = 0.0
         self.has_joined = False
         """Whether the group has given us our share, be it none."""
@@ -102,16 +108,21 @@ class Poller:
             while not self._stopping.is_set():
                 self._turn()
         finally:
-            # Revokes what is assigned: settled and committed by the callback.
+            # Before the client begins to close, because from then on the group needn't know us any more.
+            self._finish(sorted(self._assigned))
             self._consumer.close()
-            left = list(self._progress)
-            self._end(left)
-            self._forget(left)
 
     def _turn(self) -> None:
-        self._hold_back()
+        if not self._must_wait():
+            self._read_some()
+        self._commit_finished()
+        self._look_again()
+
+    def _read_some(self) -> None:
         timeout_s = _POLL_S
         for _ in range(_BATCH):
+            if self._is_full():
+                break
             message = self._consumer.poll(timeout_s)
             if message is None:
                 break
@@ -123,8 +134,36 @@ class Poller:
             if self._stopping.is_set():
                 break  # what was read when the stop came may have been left: nothing behind it may be begun
             timeout_s = 0.0
-        self._commit_finished()
-        self._look_again()
+
+    def _is_full(self) -> bool:
+        return not self._is_paused and self._waiting() >= self._max_waiting
+
+    def _must_wait(self) -> bool:
+        """Whether enough waits, so that nothing more may be read now.
+
+        A pause throws away what the client has fetched, which costs about a second when it ends: only fullness that lasts
+        is worth one. It then is needed, because without polling the group would take us for dead.
+        """
+        if self._is_paused:
+            if self._waiting() <= self._max_waiting // 2:
+                self._set_paused(False)
+            return False
+        if not self._is_full():
+            self._full_since = None
+            return False
+        now = time.monotonic()
+        self._full_since = self._full_since or now
+        if now - self._full_since > _PAUSE_AFTER_S:
+            self._set_paused(True)
+            return False
+        self._stopping.wait(_FULL_S)
+        return True
+
+    def _set_paused(self, is_paused: bool) -> None:
+        partitions = [TopicPartition(self._topic, partition) for partition in self._assigned]
+        (self._consumer.pause if is_paused else self._consumer.resume)(partitions)
+        self._is_paused = is_paused
+        self._full_since = None
 
     def _take(self, record: Received) -> None:
         if record.partition not in self._assigned:
@@ -199,14 +238,6 @@ class Poller:
         if topic is not None and topic.error is None:
             self.trouble = None
 
-    def _hold_back(self) -> None:
-        """Reads no more while enough waits, and still polls, so that the group keeps us as a member."""
-        is_full = self._is_full()
-        if is_full != self._is_paused:
-            partitions = [TopicPartition(self._topic, partition) for partition in self._assigned]
-            (self._consumer.pause if is_full else self._consumer.resume)(partitions)
-            self._is_paused = is_full
-
     # Commits
 
     def _finished(self, partitions: Sequence[int]) -> list[TopicPartition]:
@@ -240,22 +271,26 @@ class Poller:
     # Rebalances
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_paused:
+            # Who comes anew begins unpaused, and can't be paused before this returns: all begin anew.
+            self._set_paused(False)
         self._assigned.update(offset.partition for offset in partitions)
-        # Who comes anew begins unpaused: the next turn pauses all.
-        self._is_paused = False
         self.has_joined = True
         self.trouble = None
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        revoked = [offset.partition for offset in partitions]
-        self._end(revoked)
-        offsets = self._finished(revoked)
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._finish([offset.partition for offset in partitions if offset.partition in self._assigned])
+
+    def _finish(self, partitions: Sequence[int]) -> None:
+        """Ends what is under way in partitions, commits what is done, and forgets them."""
+        self._end(partitions)
+        offsets = self._finished(partitions)
         try:
             if offsets:
-                consumer.commit(offsets=offsets, asynchronous=False)
+                self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             logger.warning("offsets could not be committed before the partitions went: %s", error)
-        self._forget(revoked)
+        self._forget(partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         lost = [offset.partition for offset in partitions]

@@ -15,6 +15,8 @@ from reconciler.wire.errors import DecodeError
 ERROR_PREFIX: Final = "__dlq.errors."
 """Kafka's own prefix for the headers of dead letters (KIP-1191)."""
 
+_HEADER_CHARACTERS: Final = 2_000
+
 
 class Received(msgspec.Struct, frozen=True):
     """One record as it came."""
@@ -56,19 +58,30 @@ def read_command(record: Received, codec: Codec) -> Command:
 
 
 def dead_letter(record: Received, error: Exception, *, topic: str, group: str) -> Message:
-    """The record for the dead letters: the raw bytes, where they came from, and what is wrong with them."""
+    """The record for the dead letters: the raw bytes, where they came from, and what is wrong with them.
+
+    The record's own headers go with it, one value a name, so that it can be driven again as it was. One that was driven
+    again before says so by its attempt, which is counted on.
+    """
     told = {
         "topic": record.topic,
         "partition": str(record.partition),
         "offset": str(record.offset),
         "group": group,
-        "class": type(error).__name__,
-        "message": str(error),
-        "attempt": "1",
+        "exception": type(error).__name__,
+        "message": str(error)[:_HEADER_CHARACTERS],
+        "attempt": str(_attempt(record) + 1),
     }
-    original = {name: value for name, value in record.headers if not name.startswith(ERROR_PREFIX)}
-    headers = original | {ERROR_PREFIX + name: text.encode() for name, text in told.items()}
+    headers = dict(record.headers) | {ERROR_PREFIX + name: text.encode(errors="replace") for name, text in told.items()}
+    headers["effect-id"] = f"{record.topic}/{record.partition}/{record.offset}".encode()
+    if record.value is None:
+        headers["reconciler.null-value"] = b"true"
     return Message(topic, record.key, record.value, tuple(headers.items()))
+
+
+def _attempt(record: Received) -> int:
+    text = record.header(ERROR_PREFIX + "attempt") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _bytes(value: object) -> bytes | None:

@@ -67,7 +67,8 @@ class ConsumerSettings:
     ``system`` is the first part of the resources' keys. ``group`` is the consumer group, by default the name of the commands'
     topic: all instances of one service share it. ``apply_timeout_s`` bounds the application of one command; after it the
     outcome is `transient`. ``concurrency``: how many resources are worked on at a time. ``max_waiting``: how many commands are
-    read ahead. ``stop_timeout_s`` bounds the wait for what is under way when the consumer stops.
+    read ahead. ``session_timeout_s``: after so long a silence the group gives an instance's partitions to the others.
+    ``stop_timeout_s`` bounds the wait for what is under way when the consumer stops.
     """
 
     kafka: KafkaSettings
@@ -78,6 +79,7 @@ class ConsumerSettings:
     concurrency: int = 16
     max_waiting: int = 1_000
     commit_interval_s: float = 0.5
+    session_timeout_s: float = 15.0
     stop_timeout_s: float = 30.0
     codec: Codec = field(default_factory=Codec.packaged)
     clock: Clock = system_clock
