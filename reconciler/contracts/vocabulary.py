@@ -12,7 +12,7 @@ from reconciler.values.json_value import Json
 FUNCTIONS: Final = frozenset(
     {
         "has", "size", "contains", "startsWith", "endsWith", "matches",
-        "int", "uint", "double", "string", "bool", "timestamp", "duration",
+        "int", "uint", "double", "string", "timestamp", "duration",
         "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear",
         "getHours", "getMinutes", "getSeconds", "getMilliseconds",
     }

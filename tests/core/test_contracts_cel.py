@@ -1,0 +1,393 @@
+"""What the rules of a contract decide, also when they can't; and that no rule takes without end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import cel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.contracts.cel import Facts, approvals_needed, forbidden, resolve
+from reconciler.contracts.expressions import (
+    MAX_WORK,
+    Compiled,
+    EvaluationError,
+    compile_expression,
+    evaluate,
+    faults_of,
+)
+from reconciler.contracts.model import ApprovalRule, Contract, Forbid, Resolver, Undo
+from reconciler.contracts.tokens import shape_of, variables
+from reconciler.contracts.vocabulary import CONFLICT, FUNCTIONS, PLAN
+
+
+def operation(number: int, kind: str = "user", **other: Any) -> dict[str, Any]:
+    return {
+        "operation_id": f"run-7/step-{number}",
+        "run_id": "run-7",
+        "step_id": f"step-{number}",
+        "workflow_id": "intake",
+        "actor": {"id": "ana", "kind": kind},
+        "occurred_at": "2026-05-03T10:00:00Z",
+        "resource": f"crm/contact/{number}",
+        "operation": "update",
+        "age_s": float(number),
+        **other,
+    }
+
+
+def plan(operations: list[dict[str, Any]] | None = None, **other: Any) -> dict[str, Any]:
+    operations = [operation(1), operation(2)] if operations is None else operations
+    return {
+        "operations": operations,
+        "resources": len(operations),
+        "destructive": 0,
+        "fields": 2,
+        "actor": {"id": "ben", "kind": "user"},
+        "age_s": 2.0,
+        "age": 2.0,
+        **other,
+    }
+
+
+def conflict(actual: dict[str, Any] | None = None, **other: Any) -> dict[str, Any]:
+    before = {"value": "2", "owner": "intake", "owner_kind": "workflow"}
+    after = {"value": "1", "owner": "intake", "owner_kind": "workflow", "written_at": "2026-05-03T10:00:00Z"}
+    there = {"value": "3", "owner": "ana", "owner_kind": "user", "modified_at": "2026-05-03T11:00:00Z", "exists": True}
+    return {
+        "path": "/phone",
+        "before": before,
+        "after": after,
+        "expected": after,
+        "actual": there if actual is None else actual,
+        **other,
+    }
+
+
+def contract(*resolvers: tuple[str, Any], forbid: str | None = None, approve: str | None = None) -> Contract:
+    return Contract(
+        name="crm/contact",
+        resolvers=tuple(Resolver(when=when, take=take) for when, take in resolvers),
+        undo=Undo(forbid=() if forbid is None else (Forbid(when=forbid, because="It stays."),)),
+        approvals=() if approve is None else (ApprovalRule(when=approve, count=2),),
+    )
+
+
+# -- what rules decide
+
+
+def test_the_first_resolver_that_answers_decides() -> None:
+    rules = contract(('path == "/fax"', "expected"), ('actual.owner_kind == "user"', "actual"), ("true", "manual"))
+    assert resolve(rules, conflict()) == "actual"
+    assert resolve(rules, conflict(path="/fax")) == "expected"
+    assert resolve(rules, conflict({"owner_kind": "service", "exists": True})) == "manual"
+
+
+def test_without_an_answer_there_is_none() -> None:
+    assert resolve(contract(), conflict()) is None
+    assert resolve(contract(("false", "actual")), conflict()) is None
+
+
+def test_pass_leaves_it_to_the_next() -> None:
+    assert resolve(contract(("true", "pass"), ("true", "expected")), conflict()) == "expected"
+    assert resolve(contract(("true", "pass")), conflict()) is None
+
+
+def test_a_resolver_that_asks_for_what_is_not_there_does_not_answer_and_says_so() -> None:
+    rules = contract(('actual.owner_kind == "user"', "actual"), ("true", "expected"))
+    notes: list[str] = []
+    assert resolve(rules, conflict({"exists": False}), notes) == "expected"
+    assert resolve(rules, conflict({"exists": False}), notes) == "expected"
+    assert notes == [
+        'The resolver `actual.owner_kind == "user"` of the contract crm/contact gave no answer: '
+        + "it asks for a member that is not there; test for it with has()."
+    ]
+
+
+def test_what_is_absent_can_be_tested_for() -> None:
+    rules = contract(("!has(actual.value)", "expected"), ("actual.value == null", "manual"), ("true", "actual"))
+    assert resolve(rules, conflict({"exists": True})) == "expected"
+    assert resolve(rules, conflict({"exists": True, "value": None})) == "manual"
+    assert resolve(rules, conflict({"exists": True, "value": {}})) == "actual"
+
+
+@pytest.mark.parametrize(
+    ("when", "is_true"),
+    [
+        ("timestamp(actual.modified_at) > timestamp(expected.written_at)", True),
+        ("timestamp(actual.modified_at) - timestamp(after.written_at) > duration('2h')", False),
+        ("expected.value == after.value && before.value == '2'", True),
+        ("path.startsWith('/ph') && path.matches('^/phone$')", True),
+        ("actual.value in ['3', '4']", True),
+        ("size(actual.value) == 1", True),
+    ],
+)
+def test_what_resolvers_can_say(when: str, is_true: bool) -> None:
+    assert not list(faults_of(when, CONFLICT))
+    assert resolve(contract((when, "actual")), conflict()) == ("actual" if is_true else None)
+
+
+@pytest.mark.parametrize(
+    ("when", "is_true"),
+    [
+        ('operations.exists(o, o.actor.kind == "auditor")', False),
+        ("operations.all(o, o.run_id == 'run-7')", True),
+        ("resources > 100 || destructive > 0", False),
+        ("resources >= 2 && fields == 2", True),
+        ("actor.id == 'ben'", True),
+        ("age_s > 1 && age < 3", True),
+        ("operations.filter(o, o.age_s > 1.5).size() == 1", True),
+        ("operations.map(o, o.actor.id).all(a, a == 'ana')", True),
+        ("operations.exists_one(o, o.step_id.endsWith('-2'))", True),
+        ("operations.exists(o, timestamp(o.occurred_at) < timestamp('2026-01-01T00:00:00Z'))", False),
+        ("operations.exists(o, actor.id == o.actor.id)", False),
+    ],
+)
+def test_what_rules_over_a_plan_can_say(when: str, is_true: bool) -> None:
+    assert not list(faults_of(when, PLAN))
+    assert forbidden(contract(forbid=when), plan()) == ("It stays." if is_true else None)
+    assert len(approvals_needed(contract(approve=when), plan())) == is_true
+
+
+def test_approvals_without_a_condition_are_always_needed() -> None:
+    rule = ApprovalRule(roles=("steward",))
+    assert approvals_needed(Contract(name="a/b", approvals=(rule,)), plan()) == (rule,)
+
+
+def test_a_rule_that_gives_no_answer_is_the_stricter_one() -> None:
+    failing = "operations[5].age_s > 1.0"
+    assert not list(faults_of(failing, PLAN))
+    notes: list[str] = []
+    reason = forbidden(contract(forbid=failing), plan(), notes)
+    assert reason is not None and "gave no answer: it asks for a list member that is not there" in reason
+    assert reason.endswith("It says: It stays.")
+    assert len(approvals_needed(contract(approve=failing), plan(), notes)) == 1
+    assert ["so it rejects" in notes[0], "so approval is needed" in notes[1]] == [True, True]
+
+
+def test_the_facts_are_converted_once_for_many_rules() -> None:
+    facts = Facts(plan([operation(number) for number in range(1_000)]))
+    rules = contract(forbid='operations.exists(o, o.actor.kind == "auditor")')
+    assert forbidden(rules, facts) is None
+    started = time.process_time()
+    for _ in range(5):
+        forbidden(rules, facts)
+    again = time.process_time() - started
+    started = time.process_time()
+    for _ in range(5):
+        forbidden(rules, plan([operation(number) for number in range(1_000)]))
+    assert again < time.process_time() - started
+
+
+def test_no_value_of_a_field_gets_into_a_reason() -> None:
+    secret = "078-05-1120"
+    for when in (
+        "int(actual.value) > 1",
+        "actual.value[0] == 1",
+        "{'a': 1}[actual.value] == 1",
+        "actual.value + 1 == 2",
+    ):
+        notes: list[str] = []
+        resolve(contract((when, "actual")), conflict({"value": secret, "exists": True}), notes)
+        assert len(notes) == 1
+        assert secret not in notes[0]
+
+
+# -- bounds
+
+
+def test_a_rule_over_each_of_ten_thousand_operations_is_within_bounds() -> None:
+    facts = Facts(plan([operation(number) for number in range(10_000)]))
+    assert not evaluate(
+        'operations.exists(o, o.actor.kind == "auditor" && o.age_s > 3600.0 && o.operation != "create")', facts
+    )
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "operations.all(a, operations.all(b, a.run_id == b.run_id))",
+        "operations.filter(o, o.age_s > 1.0).size() > 1",
+        r"operations.exists(o, o.run_id.matches('\\w+@\\w+'))",
+        "operations.exists(o, o.run_id.matches('a{1,30}b{1,3}'))",
+    ],
+)
+def test_what_would_take_too_long_gives_no_answer_at_once(when: str) -> None:
+    assert not list(faults_of(when, PLAN))
+    facts = Facts(plan([operation(number) for number in range(10_000)]))
+    facts.context(["operations"])
+    started = time.process_time()
+    with pytest.raises(EvaluationError, match="would take too long"):
+        evaluate(when, facts)
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "operations.map(o, o.run_id + o.run_id).size() > 1",
+        "operations.map(o, [o, o]).size() > 1",
+        "operations.map(o, {'a': o}).size() > 1",
+        "operations.map(o, operations.map(p, p.age_s + 1.0).size()).size() > 1",
+        "operations.exists(o, o.run_id.matches(o.step_id))",
+        "path" * 501,
+    ],
+)
+def test_what_could_grow_without_bound_is_refused_at_once(when: str) -> None:
+    assert list(faults_of(when, PLAN))
+
+
+def test_the_bound_on_work_holds_for_what_is_measured() -> None:
+    """What is allowed takes no longer than some times what the bound says, in microseconds."""
+    for when, count in (
+        ("operations.filter(o, o.age_s > 1.0).size() > 1", 250),
+        ("operations.map(o, o.run_id).size() > 1", 900),
+        ("operations.all(a, operations.all(b, a.run_id == b.run_id))", 120),
+    ):
+        facts = Facts(plan([operation(number) for number in range(count)]))
+        compiled = compile_expression(when)
+        assert isinstance(compiled, Compiled)
+        bound = compiled.shape.work(facts.size(compiled.names))
+        assert bound <= MAX_WORK
+        started = time.process_time()
+        evaluate(when, facts)
+        assert time.process_time() - started < 20 * bound / 1_000_000
+
+
+# -- what is found out when a contract is loaded
+
+
+@pytest.mark.parametrize(
+    ("when", "place", "message"),
+    [
+        ("resources >", (1, 12), "the expression can't be read: Syntax error: mismatched input the end"),
+        ("true &&\n  (resources", (2, 13), "the expression can't be read"),
+        ("true &&\n  resorces > 1", (2, 3), "rules over a plan know no resorces; did you mean resources?"),
+        ("operations.exists(o, o.actr.kind == 'x')", (1, 24), "operations have no actr; did you mean actor?"),
+        ("actor.knd == 'x'", (1, 7), "actor has no knd; did you mean kind?"),
+        (
+            "operations.exists(o, o.actor.knd == 'x')",
+            (1, 1),
+            "the expression can't give an answer: it asks for a member",
+        ),
+        ("resources.count > 1", (1, 11), "resources has no count"),
+        ("sizze(operations) > 1", (1, 1), "rules have no function sizze; did you mean size?"),
+        ("operations.all(i, o, true)", (1, 19), "rules over a plan know no o"),
+        ("operations.exists(actor, true)", (1, 19), "the name actor already means something here"),
+        ("operations.all(o, true) && o.age_s > 1.0", (1, 28), "rules over a plan know no o"),
+        ("resources", (1, 1), "the expression can't give an answer: its result is neither true nor false"),
+        ("age_s / 60 > 1", (1, 1), "the expression can't give an answer: it combines values of types"),
+        ("actor.id.matches('(')", (1, 1), "the expression can't give an answer: it calls a function with what"),
+        ("actor.id.matches(actor.kind)", (1, 10), "the expression matches against something else than one text"),
+        ("Thing{a: 1} == 1", (1, 1), "the expression is written in a way that can't be checked"),
+        ("actual.value == 1", (1, 1), "rules over a plan know no actual"),
+        ("'" + "x" * 2_000 + "' == ''", (1, 1), "the expression is longer than 2000 characters"),
+    ],
+)
+def test_each_mistake_in_an_expression_is_named(when: str, place: tuple[int, int], message: str) -> None:
+    first = next(faults_of(when, PLAN))
+    assert (first.line, first.column) == place
+    assert first.message.startswith(message)
+
+
+def test_what_depends_on_values_is_not_refused() -> None:
+    for when in (
+        "actual.value > 5",
+        "actual.value",
+        "actual.value.name == 'x'",
+        "actual.value[0] == 1",
+        "size(before.value) > 1",
+    ):
+        assert not list(faults_of(when, CONFLICT)), when
+    assert list(faults_of("actual.value + 1", CONFLICT))
+
+
+def test_every_function_that_rules_have_is_one_of_the_engine() -> None:
+    at = "timestamp('2026-05-03T10:20:30Z')"
+    rules = [
+        "int('1') == 1 && uint('1') == 1u && double('1.5') == 1.5 && string(1) == '1' && size('ab') == 2",
+        "'abc'.contains('b') && 'abc'.startsWith('a') && 'abc'.endsWith('c') && 'abc'.matches('b')",
+        "duration('1h') > duration('59m') && has(actor.id)",
+        f"{at}.getFullYear() == 2026 && {at}.getMonth() == 4 && {at}.getDate() == 3 && {at}.getDayOfMonth() == 2",
+        f"{at}.getHours() == 10 && {at}.getMinutes() == 20 && {at}.getSeconds() == 30 && {at}.getMilliseconds() == 0",
+        f"{at}.getDayOfWeek() == 0 && {at}.getDayOfYear() == 122",
+    ]
+    for when in rules:
+        assert not list(faults_of(when, PLAN)), when
+        assert evaluate(when, Facts(plan())), when
+    assert {token.text for when in rules for token in shape_of(when).called} == FUNCTIONS
+
+
+# -- expressions of all kinds
+
+_names = st.sampled_from(["operations", "resources", "actor", "actor.id", "age_s", "o", "o.age_s", "path", "fields"])
+_literals = st.sampled_from(
+    [
+        "1",
+        "2.5",
+        "0x1F",
+        "1u",
+        "true",
+        "null",
+        "'a'",
+        '"a"',
+        r"r'\'",
+        "'''a'b'''",
+        r"'\''",
+        'r"""\\"""',
+        "[]",
+        "{}",
+        "b'a'",
+    ]
+)
+_operators = st.sampled_from(["+", "-", "*", "/", "%", "==", "!=", "<", ">=", "&&", "||", "in"])
+
+
+def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    macros = st.sampled_from(["all", "exists", "exists_one", "filter", "map"])
+    functions = st.sampled_from(
+        ["size({})", "has(actor.id)", "string({})", "({}).contains('a')", "({}).matches('a')", "-({})"]
+    )
+    return st.one_of(
+        st.builds("({} {} {})".format, inner, _operators, inner),
+        st.builds("({} ? {} : {})".format, inner, inner, inner),
+        st.builds("[{}, {}]".format, inner, inner),
+        st.builds("{{{}: {}}}".format, inner, inner),
+        st.builds("operations.{}(o, {})".format, macros, inner),
+        st.builds("({}).{}(p, {}) // not 'this".format, inner, macros, inner).map(lambda text: f"{text}\n"),
+        st.builds("{}[{}]".format, _names, inner),
+        st.builds(lambda function, text: function.format(text), functions, inner),
+        st.builds("!({})".format, inner),
+    )
+
+
+expressions = st.recursive(_names | _literals, _grown, max_leaves=8)
+
+
+@given(expressions)
+def test_the_tokens_give_the_variables_that_the_engine_sees(expression: str) -> None:
+    program = cel.compile(expression)
+    shape = shape_of(expression)
+    bound = {token.text for token in shape.tokens if token.is_bound}
+    free = {token.text for token in variables(shape)}
+    assert free <= set(program.variables()) <= free | bound
+    assert "".join(expression.split()).startswith(shape.tokens[0].text)
+
+
+@given(expressions, st.integers(0, 3))
+def test_every_expression_gives_true_or_false_or_no_answer(expression: str, count: int) -> None:
+    try:
+        answer = evaluate(expression, Facts(plan([operation(number) for number in range(count)])))
+    except EvaluationError as error:
+        answer = bool(error)
+    assert isinstance(answer, bool)
+    assert all(fault.message for fault in faults_of(expression, PLAN))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_any_text_is_an_expression_or_has_a_fault(text: str) -> None:
+    compiled = compile_expression(text)
+    assert isinstance(compiled, Compiled) or (compiled.message and compiled.line >= 1)
