@@ -30,7 +30,7 @@ class WorkerMetrics:
         self.history_entries = self._counter("history_entries", "History entries appended.")
         self.batches = self._counter("batches", "Batches written.")
         self.timers = self._counter("timers", "Timer records sent.")
-        self.recoveries = self._counter("recoveries", "Recoveries of the table.", "outcome")
+        self.recoveries = self._counter("recoveries", "Recoveries of the table that came to their end.")
         self.recovered_records = self._counter("recovered_records", "Changelog records read in recoveries.")
         self.stale_records = self._counter("stale_changelog_records", "Changelog records of earlier owners, ignored.")
         self.rebuilt_stores = self._counter("rebuilt_stores", "Local stores that were read again from the changelog.")

@@ -52,17 +52,17 @@ class HeadEnvelope:
 
     def encode(self, key: bytes, sources: Sequence[int], state: bytes) -> bytes:
         """The changelog value of a head; `state` is JSON text."""
-        parts = [self._prefix, avro_long(len(key)), key, self._version_epoch, b""]
+        places = self._places
         count = 0
+        offsets = b""
         for index, offset in enumerate(sources):
             if offset >= 0:
                 count += 1
-                parts.append(self._places[index])
-                parts.append(avro_long(offset))
-        if count:
-            parts[4] = avro_long(count)
-        parts += (b"\0", avro_long(len(state)), state)
-        return b"".join(parts)
+                offsets += places[index] + _natural(offset)
+        block = _natural(count) + offsets + b"\0" if count else b"\0"
+        return b"".join(
+            (self._prefix, _natural(len(key)), key, self._version_epoch, block, _natural(len(state)), state)
+        )
 
     def decode(self, key: bytes, value: bytes) -> tuple[int, list[int], bytes]:
         """(epoch, source offsets, state). Raises ChangelogMismatch."""
@@ -131,7 +131,7 @@ class EntryEnvelope:
 
     def encode(self, key: bytes, entry: bytes) -> bytes:
         """The changelog value of an entry; `key` is resource + 0x00 + entry id, the entry JSON text."""
-        return b"".join((self._prefix, _key_fields(key), self._version_epoch, avro_long(len(entry)), entry))
+        return b"".join((self._prefix, _key_fields(key), self._version_epoch, _natural(len(entry)), entry))
 
     def encode_mark(self, mark: Mark) -> bytes:
         """The changelog value of the partition's mark."""
@@ -180,7 +180,24 @@ def _key_fields(key: bytes) -> bytes:
     resource, separator, entry_id = key.partition(_SEPARATOR)
     if not separator:
         raise ChangelogMismatch(f"the key {key!r} names no history entry")
-    return b"".join((avro_long(len(resource)), resource, avro_long(len(entry_id)), entry_id))
+    return b"".join((_natural(len(resource)), resource, _natural(len(entry_id)), entry_id))
+
+
+def _natural(number: int) -> bytes:
+    """`avro_long` of a number that isn't negative, without a loop up to 2^27: lengths and most offsets."""
+    coded = number << 1
+    if coded < 0x80:
+        return _ONE_BYTE[coded]
+    if coded < 0x4000:
+        return bytes((coded & 0x7F | 0x80, coded >> 7))
+    if coded < 0x200000:
+        return bytes((coded & 0x7F | 0x80, coded >> 7 & 0x7F | 0x80, coded >> 14))
+    if coded < 0x10000000:
+        return bytes((coded & 0x7F | 0x80, coded >> 7 & 0x7F | 0x80, coded >> 14 & 0x7F | 0x80, coded >> 21))
+    return avro_long(number)
+
+
+_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
 
 
 def read_long(value: bytes, at: int) -> tuple[int, int]:

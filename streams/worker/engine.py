@@ -138,6 +138,7 @@ class Engine:
                     metrics=self._metrics,
                     on_touched=self._tell_touched,
                 )
+            self._metrics.recoveries.inc()
             self._metrics.recovered_records.inc(report.records)
             self._metrics.stale_records.inc(report.stale_records)
             self._metrics.rebuilt_stores.inc(len(report.rebuilt))

@@ -63,6 +63,7 @@ def stopped(
         PAUSE_AT=f"{request.param}:any:8",
         RECONCILER_BATCH_MAX_RECORDS="50",
         RECONCILER_SESSION_TIMEOUT_S="60",
+        RECONCILER_INSTANCE_ID="stopped",
     )
     try:
         worker.start().wait_ready()

@@ -9,6 +9,7 @@ import faust
 import pytest
 
 from reconciler.values.errors import InputError
+from streams.exits import ExitCode
 from streams.settings import Settings, load_settings
 from streams.worker.app import _credentials
 
@@ -84,3 +85,14 @@ def test_row_13_tls_is_a_context() -> None:
 def test_tls_files_that_cannot_be_read() -> None:
     with pytest.raises(InputError, match="RECONCILER_SSL_CA_FILE"):
         load_settings(security_protocol="SSL", ssl_ca_file="/nowhere/ca.pem").ssl_context()
+
+
+def test_every_setting_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "worker.md").read_text()
+    missing = [name for name in Settings.model_fields if f"`RECONCILER_{name.upper()}`" not in page]
+    assert missing == []
+
+
+def test_every_exit_code_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "worker.md").read_text()
+    assert [code.name for code in ExitCode if f"| {code.value} |" not in page] == []

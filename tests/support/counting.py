@@ -40,7 +40,9 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class CountingMachine:
-    """Implements `Machine`."""
+    """Implements `Machine`. It knows an action by its id, as the real one does."""
+
+    knows_actions = True
 
     def initial(self, key: str) -> Count:
         return Count()
@@ -86,7 +88,7 @@ class CountingMachine:
     def _counted(
         self, state: Count, event: Action, now: int, history: HistoryReader
     ) -> tuple[object, tuple[Effect, ...]]:
-        if history.get(event.action_id) is not None:
+        if self.knows_actions and history.get(event.action_id) is not None:
             return state, ()
         value = event.set["/v"]
         assert isinstance(value, int)
@@ -122,6 +124,12 @@ def _alert(event: Action, now: int) -> Alert:
     return Alert(
         alert_id=f"alert/{event.action_id}", subject=event.resource, kind="test", message="Look.", occurred_at=now
     )
+
+
+class TrustingMachine(CountingMachine):
+    """Counts whatever it is given, so that an action that the engine gives it twice is seen."""
+
+    knows_actions = False
 
 
 class TallyMachine(CountingMachine):

@@ -1,8 +1,9 @@
 """A worker process with the counting machine: `python -m tests.support.counting_worker`, settings from the environment.
 
-COUNTING_MACHINE=tally takes the machine without history. PAUSE_AT=<point>:<partition or any>:<batches> makes the process
-stop itself (SIGSTOP) at that point of a batch once so many batches were written: for the tests with zombies. FAULT=<name>
-breaks one part of it, as it has been seen to break in others' logs.
+COUNTING_MACHINE=trusting takes the machine that counts what comes twice, =tally that without history.
+PAUSE_AT=<point>:<partition or any>:<batches> makes the process stop itself (SIGSTOP) at that point of a batch once so many
+batches were written: for the tests with zombies. FAULT=<name> breaks one part of it, as it has been seen to break in
+others' logs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from streams.store.table import PartitionTable
 from streams.transport import thread
 from streams.transport.thread import BatchConsumerThread
 from streams.worker.main import run_worker
-from tests.support.counting import CountingMachine, TallyMachine
+from tests.support.counting import CountingMachine, TallyMachine, TrustingMachine
+
+_MACHINES = {"": CountingMachine, "trusting": TrustingMachine, "tally": TallyMachine}
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     _arrange_fault(os.environ.get("FAULT", ""))
     if os.environ.get("SLOW_RECOVERY_S"):
         _slow_recovery(float(os.environ["SLOW_RECOVERY_S"]), settings.data_dir)
-    machine = TallyMachine() if os.environ.get("COUNTING_MACHINE") == "tally" else CountingMachine()
+    machine = _MACHINES[os.environ.get("COUNTING_MACHINE", "")]()
     pipeline = resource_pipeline(machine, TopicNames(settings.topic_prefix))
     port_file = settings.data_dir / "port"
     try:

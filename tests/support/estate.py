@@ -327,6 +327,8 @@ class WorkerProcess:
             "RECONCILER_PARTITIONS": str(estate.partitions),
             "RECONCILER_APPLICATION_ID": estate.group,
             "RECONCILER_FENCE": estate.fence,
+            # Behind the fence it is the engine alone that must see to it that nothing is folded twice.
+            "COUNTING_MACHINE": "trusting" if estate.fence == "transactional" else "",
             "RECONCILER_DATA_DIR": str(folder),
             "RECONCILER_HTTP_PORT": "0",
             "RECONCILER_SESSION_TIMEOUT_S": "6",
