@@ -262,9 +262,9 @@ class Schedule:
         self._come_back(seat, now)
 
     def failed(self, seat: Seat, now: Instant) -> None:
-        """The read brought nothing that can be used. It is tried again soon, then ever later, at the latest after a period."""
+        """The read brought nothing that can be used. It is tried again soon, then ever later, at the latest in its slot."""
         gap = self._pace.retry_first << min(seat.failures, _MAX_DOUBLINGS)
-        seat.retry_at = now + min(_jittered(gap, seat.resource), seat.timing.period)
+        seat.retry_at = now + _jittered(gap, seat.resource)
         seat.failures += 1
         self._come_back(seat, now)
 
@@ -291,10 +291,8 @@ class Schedule:
             return max(now + _jittered(gap, seat.resource), ready or 0)
         if ready is None or (seat.read_at is not None and seat.read_at >= ready):
             return None
-        is_recent = (
-            ready > now - seat.timing.period
-        )  # what is older comes from a backlog: all at once would be a stampede
-        return max(ready, now) if is_recent else None
+        # What was written longer ago comes from a backlog: all of it at once would be a stampede.
+        return max(ready, now) if ready > now - seat.timing.period else None
 
     def _enqueue(self, seat: Seat) -> None:
         self._last_ticket += 1

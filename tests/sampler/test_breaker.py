@@ -92,6 +92,11 @@ def test_calls_from_before_a_change_of_state_are_ignored() -> None:
     assert state(breaker) == "half_open"
     breaker.succeeded(probe)
     assert state(breaker) == "closed"
+    for _ in range(2):
+        breaker.failed(admitted(breaker, 0), 0)
+    breaker.succeeded(early)
+    breaker.failed(admitted(breaker, 0), 0)
+    assert state(breaker) == "open"
 
 
 @given(leap=st.integers(0, 10**15))

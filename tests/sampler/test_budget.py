@@ -48,6 +48,20 @@ async def granted_within(budget: Budget, seconds: float, count: int) -> int:
     return granted
 
 
+async def until_shared(shared: SharedBudgets, budget: Budget) -> None:
+    deadline = time.monotonic() + 10
+    while not is_shared(shared):
+        assert time.monotonic() < deadline, "Redis is up again and not used"
+        await budget.take(1)
+        await asyncio.sleep(0.05)
+
+
+async def seconds_to_answer(budget: Budget) -> float:
+    began = time.monotonic()
+    await budget.take(1)
+    return time.monotonic() - began
+
+
 # -- one worker's own bucket
 
 
@@ -203,10 +217,7 @@ async def test_redis_killed_in_the_middle_costs_speed_and_comes_back() -> None:
             assert budget.rate() == 50
             assert 20 <= granted <= 50 * (time.monotonic() - began) + 5 + 2
             server.start()
-            deadline = time.monotonic() + 10
-            while not is_shared(shared):
-                assert time.monotonic() < deadline, "Redis is up again and not used"
-                await asyncio.sleep(min(0.05, await budget.take(1) or 0.05))
+            await until_shared(shared, budget)
             assert budget.rate() == 100
 
 
@@ -226,8 +237,31 @@ async def test_a_redis_that_hangs_delays_one_question_and_not_every_one() -> Non
                 for _ in range(5):
                     await budget.take(1)
                 assert time.monotonic() - began < 0.19, "nobody asks again so soon"
+                await asyncio.sleep(SETTINGS.redis_retry_s)
+                waited = await asyncio.gather(*(seconds_to_answer(budget) for _ in range(20)))
+                assert sum(seconds > 0.1 for seconds in waited) == 1, "one finds out, and the others don't wait with it"
             finally:
                 server._process.resume()
+
+
+async def test_each_loss_begins_without_a_burst() -> None:
+    with RedisServer() as server:
+        async with budgets(server.url) as shared:
+            budget = shared.budget("crm", TargetLimits(reads_per_s=20, burst=10))
+            for _ in range(2):
+                assert await budget.take(10) == 0, "the burst of an empty Redis"
+                server.kill()
+                began = time.monotonic()
+                granted = 0
+                while time.monotonic() < began + 0.5:
+                    granted += (await budget.take(1)) == 0
+                    await asyncio.sleep(0.01)
+                assert 0 < granted <= 20 * (time.monotonic() - began) + 1
+                server.start()
+                await asyncio.sleep(1.0)  # time enough for a bucket of our own to fill
+                await until_shared(shared, budget)
+                with redis.Redis.from_url(server.url) as client:
+                    client.flushall()
 
 
 async def test_another_value_under_the_key_is_no_error(redis_server: RedisServer) -> None:

@@ -197,7 +197,7 @@ async def test_of_a_partial_answer_the_rest_is_unknown() -> None:
 
 async def test_one_record_that_makes_every_bulk_fail_doesnt_blind_the_target() -> None:
     async with RecordServer(records(20)) as server:
-        server.mood, server.poison = "poisoned", "13"
+        server.mood, server.poison = "poisoned", frozenset({"13"})
         worker = FakeWorker(dict.fromkeys(keys("crm", 20), QUIET))
         sampler = sampler_of({"crm": WebTarget("crm", server.url, bulk_size=20)})
         async with running(sampler, worker):
@@ -224,6 +224,34 @@ async def test_the_breaker_leaves_a_dead_target_alone_and_finds_it_again() -> No
             await server.start()
             await eventually(lambda: len({one.resource for one in worker.published if one.exists}) == 40)
             await eventually(lambda: metric(sampler, "breaker_state", target="crm", state="closed") == 1)
+
+
+async def test_many_records_that_always_fail_dont_pass_for_a_dead_target(caplog: pytest.LogCaptureFixture) -> None:
+    async with RecordServer(records(14)) as server:
+        server.mood, server.poison = "poisoned", frozenset(str(number) for number in range(2, 14))
+        worker = FakeWorker(dict.fromkeys(keys("crm", 14), QUIET))
+        sampler = sampler_of({"crm": WebTarget("crm", server.url, bulk_size=1)})
+        async with running(sampler, worker):
+            await eventually(lambda: len(Counter(server.ids())) == 14 and min(Counter(server.ids()).values()) >= 4)
+            caplog.clear()
+            since = len(server.asked)
+            await eventually(lambda: len(server.asked) > since + 60)
+        assert "is left alone" not in caplog.text
+        assert {one.resource for one in worker.published if one.exists} == {"crm/record/0", "crm/record/1"}
+
+
+async def test_whether_a_dead_target_answers_again_is_tried_with_one_record() -> None:
+    async with RecordServer(records(40)) as server:
+        server.mood = "failing"
+        # All are due at one instant, so that a bulk would be full.
+        worker = FakeWorker(dict.fromkeys(keys("crm", 40), SamplingNeeds(last_write_at=wall() + SECOND)))
+        settings = load_sampler_settings(**{**with_limits(concurrency=1).model_dump(), "breaker_failures": 1})
+        async with running(sampler_of({"crm": WebTarget("crm", server.url)}, timing=RARELY, settings=settings), worker):
+            await eventually(lambda: len(server.asked) >= 3)
+            server.mood = "well"
+            await eventually(lambda: len({one.resource for one in worker.published if one.exists}) == 40)
+        assert [len(ids) for _, ids in server.asked[:3]] == [10, 1, 1]
+        assert max(len(ids) for _, ids in server.asked[4:]) > 1
 
 
 async def test_an_adapter_that_heeds_no_cancellation_holds_up_nobody() -> None:

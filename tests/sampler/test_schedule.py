@@ -285,6 +285,17 @@ def test_a_failed_read_is_tried_again_ever_later_and_at_the_latest_after_a_perio
     assert schedule.next_due() == next_slot(key(0), PERIOD, now + PERIOD)
 
 
+def test_what_wants_attention_and_fails_is_not_tried_again_in_haste() -> None:
+    schedule = Schedule(PACE)
+    now = next_slot(key(0), PERIOD, START) + 10 * SECOND
+    schedule.put(0, key(0), SamplingNeeds(open_drift="d"), TIMING, now - 3 * SECOND)
+    [seat] = schedule.take(now, 1)
+    schedule.failed(seat, now)
+    assert (schedule.next_due() or 0) - now > 11 * SECOND
+    schedule.put(0, key(0), SamplingNeeds(open_drift="another"), TIMING, now + SECOND)
+    assert (schedule.next_due() or 0) - now > 11 * SECOND
+
+
 @settings(max_examples=50, deadline=None)
 @given(count=st.integers(2, 200), bulk=st.sampled_from([1, 2, 7, 64, 100]), data=st.data())
 def test_one_that_spoils_its_bulk_is_found_and_spoils_no_others(count: int, bulk: int, data: st.DataObject) -> None:

@@ -22,7 +22,7 @@ class RecordServer:
     def __init__(self, records: dict[str, dict[str, Any]]) -> None:
         self.records = records
         self.mood: Mood = "well"
-        self.poison = ""
+        self.poison: frozenset[str] = frozenset()
         self.slow_s = 0.3
         self.asked: list[tuple[float, list[str]]] = []
         self.at_once = 0
@@ -77,7 +77,7 @@ class RecordServer:
             await asyncio.sleep(3_600)
         if self.mood == "slow":
             await asyncio.sleep(self.slow_s)
-        if self.mood == "failing" or (self.mood == "poisoned" and self.poison in ids):
+        if self.mood == "failing" or (self.mood == "poisoned" and self.poison.intersection(ids)):
             return web.Response(status=503)
         if self.mood == "garbage":
             return web.Response(body=b'[{"id": "1", "fields"', content_type="application/json")
