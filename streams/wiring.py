@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reconciler.contracts.loader import load_contracts
-from reconciler.targets.config import load_targets
-
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.head import Head
 from reconciler.machines.resource import ResourceMachine, sampling_needs
 from reconciler.machines.sampling import SamplingNeeds
+from reconciler.targets.config import load_targets
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.sampler.service import Sampler
@@ -22,14 +21,6 @@ from streams.worker_services import WorkerService
 def contracts_of(settings: Settings) -> ContractSet:
     """The contracts of the configured folder; without one the safe default holds for all. Raises ContractError."""
     return ContractSet() if settings.contracts_dir is None else load_contracts(settings.contracts_dir)
-
-
-def codec_of(settings: Settings) -> Codec:
-    """The codec with the configured registry's ids, or with the packaged ones."""
-    if settings.registry_url is None:
-        return Codec.packaged()
-    # What the registry said is kept, so that a worker can start while it is down.
-    return Codec.with_registry(settings.registry_url, cache_file=settings.data_dir / "schema-ids.json")
 
 
 def machine_of(contracts: ContractSet) -> ResourceMachine:

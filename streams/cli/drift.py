@@ -12,8 +12,8 @@ from reconciler.json_form import to_json
 from reconciler.machines.head import Head
 from reconciler.values.instant import format_instant
 from reconciler.values.resource_key import parse_resource_key
-from streams import wiring
 from streams.cli.output import as_json, print_json_lines, print_table
+from streams.codec import codec_of
 from streams.decisions import Verb, decide
 from streams.expected import read_heads
 from streams.settings import load_settings
@@ -120,7 +120,7 @@ def release_hold(resource: str, decided_by: str, reason: str, bootstrap_servers:
 
 def _heads(bootstrap_servers: str | None) -> list[Head]:
     settings = load_settings(**({} if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}))
-    return sorted(read_heads(settings, wiring.codec_of(settings)), key=lambda head: head.resource)
+    return sorted(read_heads(settings, codec_of(settings)), key=lambda head: head.resource)
 
 
 def _drift_row(head: Head) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _decide(
     settings = load_settings(**({} if bootstrap_servers is None else {"bootstrap_servers": bootstrap_servers}))
     decision = decide(
         settings,
-        wiring.codec_of(settings),
+        codec_of(settings),
         resource,
         verb,
         decided_by,

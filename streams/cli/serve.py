@@ -11,11 +11,11 @@ from confluent_kafka import KafkaException
 
 from reconciler.targets.config import load_targets
 from reconciler.values.errors import InputError
+from streams.codec import codec_of
 from streams.logs import configure_logging
 from streams.serve.host import applying_target, serve_target
 from streams.serve.settings import load_serve_settings
 from streams.settings import load_settings
-from streams.wiring import codec_of
 
 EXIT_FAILED = 1
 

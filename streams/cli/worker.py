@@ -34,9 +34,10 @@ def worker(
     # Imported late: Faust is slow to load, and --help shouldn't wait for it.
     from reconciler.wire.topics import TopicNames  # noqa: PLC0415
     from streams import wiring  # noqa: PLC0415
+    from streams.codec import codec_of  # noqa: PLC0415
     from streams.runner.pipeline import resource_pipeline  # noqa: PLC0415
     from streams.worker.main import run_worker  # noqa: PLC0415
 
-    contracts, codec = wiring.contracts_of(settings), wiring.codec_of(settings)
+    contracts, codec = wiring.contracts_of(settings), codec_of(settings)
     pipeline = resource_pipeline(wiring.machine_of(contracts), TopicNames(settings.topic_prefix))
     run_worker(settings, pipeline, codec, wiring.services_of(settings, contracts, codec))

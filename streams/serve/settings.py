@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def read_keys(path: Path) -> dict[str, bytes]:
         raise InputError(f"the signing keys {str(path)!r} can't be used: {remedy}")
     try:
         return {key_id: base64.b64decode(key, validate=True) for key_id, key in content.items()}
-    except binascii.Error:
+    except ValueError:  # of which binascii.Error is one
         raise InputError(f"the signing keys {str(path)!r} can't be used: {remedy}") from None
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -20,6 +24,8 @@ from confluent_kafka import Message as KafkaMessage
 from reconciler.records import Action, Change, Command, Outcome, Record
 from reconciler.sdk.signing import SIGNATURE_HEADER, Signer
 from reconciler.wire.codec import Codec
+from tests.support.ports import free_port
+from tests.support.processes import ServerProcess
 
 CODEC = Codec.packaged()
 _READ_WITHIN_S = 40.0
@@ -161,3 +167,69 @@ def patch(number: int, resource: str = "crm/contact/42", **changed: object) -> C
         "changes": [Change(path="/n", op="set", value=number, expect=number - 1)],
     }
     return Command(**(given | changed))  # type: ignore[arg-type]
+
+
+class Served:
+    """A `reconciler serve` process."""
+
+    def __init__(
+        self,
+        system: str,
+        targets: Path,
+        bootstrap: str,
+        prefix: str,
+        folder: Path,
+        *,
+        wait: bool = True,
+        **environment: str,
+    ) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = prefix
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "streams.cli.main", "serve", system, "--targets", str(targets)]
+        self._process = ServerProcess(
+            f"serve {system}",
+            [*command, "--bootstrap-servers", bootstrap, "--http-port", str(port)],
+            log=folder / f"serve-{port}.log",
+            environment={
+                "RECONCILER_TOPIC_PREFIX": prefix,
+                "RECONCILER_SESSION_TIMEOUT_S": "9",
+                "RECONCILER_COMMIT_INTERVAL_S": "0.2",
+                **environment,
+            },
+        )
+        if wait:
+            self._process.wait_ready(lambda: self.why() == "", deadline_s=60)
+
+    def why(self) -> str:
+        """Why it isn't ready, empty where it is."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/ready", timeout=2):
+                return ""
+        except urllib.error.HTTPError as error:
+            answer: str = json.load(error)["why"]
+            return answer
+        except (urllib.error.URLError, OSError) as error:
+            return f"no answer: {error}"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def terminate(self) -> int | None:
+        """SIGTERM; gives the exit code."""
+        self._process.stop()
+        return self._process.exit_code
+
+    def log(self) -> str:
+        return self._process.log_tail()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.is_running():
+            self._process.kill()

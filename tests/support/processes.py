@@ -51,6 +51,11 @@ class ServerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """With which code the server ended, negative for a signal; None while it runs."""
+        return self._process.poll()
+
     def is_running(self) -> bool:
         return self._process.poll() is None
 
