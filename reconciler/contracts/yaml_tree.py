@@ -102,6 +102,9 @@ def _problem(error: MarkedYAMLError) -> str:
     problem = str(error.problem or error.context or "can't be read")
     if "\\t" in problem or "\t" in problem:
         return "a tab stands where YAML allows only spaces; indent with spaces"
+    for sign, name in (("*", "alias"), ("&", "anchor")):
+        if str(error.context).endswith(f"scanning an {name}"):
+            return f"is no YAML: {sign} begins an {name} here; put text that begins with it in quotes"
     context = f" {error.context}" if error.context and error.problem else ""
     return f"is no YAML: {problem}{context}; check quotes, brackets and indentation"
 
@@ -168,7 +171,7 @@ class _Builder:
 
     def _no_tag(self, event: Any, place: Place) -> None:
         if event.tag is not None:
-            self._refuse(place, f"the tag {event.tag} is not allowed; contracts hold plain values")
+            self._refuse(place, f"the tag {event.tag} is not allowed; put text that begins with ! in quotes")
 
     def _place(self, node: Node, place: Place, new: int | None = None) -> None:
         """Puts a node where it belongs. ``new`` is how many nodes it adds, if not all that it holds."""

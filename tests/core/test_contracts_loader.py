@@ -262,6 +262,12 @@ def test_all_faults_are_found_at_once_and_the_first_is_the_message() -> None:
         ("%YAML 1.1\n---\ncontract: a/b", "c.yaml:2:1: asks for another YAML than 1.2"),
         ("contract: a/b\n1: 2", "c.yaml:2:1: a key must be text; put it in quotes"),
         ("? {a: b}\n: c", "c.yaml:1:3: a key must be text"),
+        ("contract: *", "c.yaml:1:12: is no YAML: * begins an alias here; put text that begins with it in quotes"),
+        ("contract: &", "c.yaml:1:12: is no YAML: & begins an anchor here"),
+        (
+            "contract: a/b\nresolvers:\n- {take: actual, when: !has(a)}",
+            "c.yaml:3:24: the tag !has(a) is not allowed; put text",
+        ),
         ("contract: *name", "c.yaml:1:11: the alias *name names nothing that is complete before it"),
         ("contract: a/b\nlabels: &l {resource: *l}", "c.yaml:2:23: the alias *l names nothing"),
         ("contract: a/b\x07", "c.yaml: is no YAML: unacceptable character"),
