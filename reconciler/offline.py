@@ -11,7 +11,7 @@ from reconciler.drift.compare import compare, is_settling
 from reconciler.drift.correct import correction
 from reconciler.history.members import STEPPED
 from reconciler.history.resource import ResourceHistory
-from reconciler.history.tree import Gone, Leaf, Object, Unknown, leaves
+from reconciler.history.tree import BASE, Gone, Leaf, Object, Unknown, leaves
 from reconciler.json_form import to_json
 from reconciler.plan.build import build_plan
 from reconciler.plan.estate import Estate, estate_of
@@ -31,24 +31,22 @@ def folded(actions: Iterable[Action], contracts: ContractSet) -> Iterator[dict[s
 
 
 def expected_of(history: ResourceHistory) -> dict[str, Json]:
-    """The expected state of a resource: its existence, and its known fields with their owners."""
+    """The expected state of a resource: its existence, and its known fields with the owners of those that have one."""
     fields: dict[str, Json] = {}
     owners: dict[str, list[str]] = {}
     for tokens, node in leaves(history.tree):
-        path = path_of(tokens)
         if tokens and not isinstance(node, Gone):
+            path = path_of(tokens)
             fields[path] = node.value if isinstance(node, Leaf) else {}
-        if node.owner != 0:
-            owners[path] = _owners(history, path, node)
-    if isinstance(history.tree, Object) and history.tree.owner != 0:
-        owners[""] = [history.owner_of(history.tree.owner)]
+            if node.owner != BASE:
+                owners[path] = _owners(history, path, node)
     exists = None if isinstance(history.tree, Unknown) else isinstance(history.tree, Object)
     return {"resource": history.resource, "exists": exists, "fields": fields, "owners": owners}
 
 
 def _owners(history: ResourceHistory, path: str, node: Leaf | Object | Gone) -> list[str]:
     """Who determines a field: its last writer, or of a value whose members stand on their own all who wrote it."""
-    if not path or history.contract.rule(path).kind not in STEPPED or node.owner < 0:
+    if history.contract.rule(path).kind not in STEPPED or node.owner < 0:
         return [history.owner_of(node.owner)]
     writers = [
         entry.operation_id

@@ -26,8 +26,14 @@ def _person(name: str) -> Json:
 
 
 def _approval(item: Json) -> Json:
+    """An approval, of which the simplest form is the id of who gave it."""
     if isinstance(item, str):
         return {"by": _person(item)}
     if isinstance(item, dict) and isinstance(item.get("by"), str):
         return {**item, "by": _person(item["by"])}
+    if isinstance(item, dict) and "by" not in item and isinstance(item.get("id"), str):
+        return {
+            **{name: value for name, value in item.items() if name not in ("id", "kind")},
+            "by": _person(item["id"]),
+        }
     return item
