@@ -102,9 +102,9 @@ def _problem(error: MarkedYAMLError) -> str:
     problem = str(error.problem or error.context or "can't be read")
     if "\\t" in problem or "\t" in problem:
         return "a tab stands where YAML allows only spaces; indent with spaces"
-    for sign, name in (("*", "alias"), ("&", "anchor")):
-        if str(error.context).endswith(f"scanning an {name}"):
-            return f"is no YAML: {sign} begins an {name} here; put text that begins with it in quotes"
+    for sign, name in (("*", "an alias"), ("&", "an anchor"), ("!", "a tag")):
+        if str(error.context).endswith(f"scanning {name}"):
+            return f"is no YAML: {sign} begins {name} here; put text that begins with it in quotes"
     context = f" {error.context}" if error.context and error.problem else ""
     return f"is no YAML: {problem}{context}; check quotes, brackets and indentation"
 

@@ -265,9 +265,10 @@ def test_all_faults_are_found_at_once_and_the_first_is_the_message() -> None:
         ("contract: *", "c.yaml:1:12: is no YAML: * begins an alias here; put text that begins with it in quotes"),
         ("contract: &", "c.yaml:1:12: is no YAML: & begins an anchor here"),
         (
-            "contract: a/b\nresolvers:\n- {take: actual, when: !has(a)}",
-            "c.yaml:3:24: the tag !has(a) is not allowed; put text",
+            "contract: a/b\nresolvers:\n- take: actual\n  when: !has(a)",
+            "c.yaml:4:9: the tag !has(a) is not allowed; put text",
         ),
+        ("contract: a/b\nresolvers:\n- {take: actual, when: !has(a)}", "c.yaml:3:31: is no YAML: ! begins a tag here"),
         ("contract: *name", "c.yaml:1:11: the alias *name names nothing that is complete before it"),
         ("contract: a/b\nlabels: &l {resource: *l}", "c.yaml:2:23: the alias *l names nothing"),
         ("contract: a/b\x07", "c.yaml: is no YAML: unacceptable character"),
