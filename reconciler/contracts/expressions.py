@@ -3,6 +3,9 @@
 The engine is common-expression-language, which wraps the Rust implementation. It has no budget of its own, so an expression
 has a largest length, and is only evaluated if the bound on its work that `tokens` gives is within MAX_WORK. cel-expr-python
 has a budget, but a fixed one of 10,000 iterations, which a rule over the operations of a large rollback can't keep to.
+
+The engine is imported when an expression is first seen: its package brings a terminal program along, which takes longer to
+import than all of ours.
 """
 
 from __future__ import annotations
@@ -10,15 +13,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Final
+from functools import cache, lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-import cel
 import msgspec
 
 from reconciler.contracts.tokens import Shape, Token, shape_of, variables
 from reconciler.contracts.vocabulary import FUNCTIONS, Vocabulary
 from reconciler.values.json_value import Json
+
+if TYPE_CHECKING:
+    import cel
 
 MAX_LENGTH: Final = 2_000
 """Characters. The longest rules that people still understand have some hundreds."""
@@ -43,7 +49,7 @@ class EvaluationError(Exception):
 class Compiled(msgspec.Struct, frozen=True):
     """An expression ready to be evaluated."""
 
-    program: cel.Program
+    program: Any  # cel.Program
     shape: Shape
     names: tuple[str, ...]
     """The variables that it needs."""
@@ -54,14 +60,15 @@ class Facts:
 
     def __init__(self, values: Mapping[str, Json]) -> None:
         self._values = values
-        self._context = cel.Context()
+        self._context: cel.Context | None = None
         self._sizes: dict[str, int] = {}
 
     def context(self, names: Iterable[str]) -> cel.Context:
         """The engine's context with these variables. Raises EvaluationError where one is missing or can't be converted."""
+        context = self._converted()
         for name in names:
             self._add(name)
-        return self._context
+        return context
 
     def size(self, names: Iterable[str]) -> int:
         """The number of members of the largest list or map in these variables, at any depth."""
@@ -69,13 +76,18 @@ class Facts:
             self._add(name)
         return max((self._sizes[name] for name in names), default=0)
 
+    def _converted(self) -> cel.Context:
+        if self._context is None:
+            self._context = _engine().Context()
+        return self._context
+
     def _add(self, name: str) -> None:
         if name in self._sizes:
             return
         if name not in self._values:
             raise EvaluationError(f"it asks about {name}, which is not known here")
         try:
-            self._context.add_variable(name, self._values[name])
+            self._converted().add_variable(name, self._values[name])
         except (ValueError, OverflowError, TypeError):
             raise EvaluationError(f"{name} holds a value that rules can't read") from None
         self._sizes[name] = _largest(self._values[name])
@@ -119,7 +131,7 @@ def compile_expression(expression: str) -> Compiled | ExpressionFault:
     if len(expression) > MAX_LENGTH:
         return ExpressionFault(1, 1, f"the expression is longer than {MAX_LENGTH} characters")
     try:
-        program = cel.compile(expression)
+        program = _engine().compile(expression)
     except ValueError as error:
         return _syntax_fault(str(error))
     shape = shape_of(expression)
@@ -176,6 +188,11 @@ def _failures(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFau
         reasons = [(reason, kind) for reason, kind in reasons if kind not in (IndexError, ZeroDivisionError)]
     if reasons and (vocabulary.is_typed or len(reasons) == len(vocabulary.samples)):
         yield ExpressionFault(1, 1, f"the expression can't give an answer: {reasons[0][0]}")
+
+
+@cache
+def _engine() -> Any:
+    return import_module("cel")
 
 
 def _syntax_fault(message: str) -> ExpressionFault:
