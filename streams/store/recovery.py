@@ -178,8 +178,29 @@ class Takeover:
                 again = [place for place in starts if place.partition in stall.partitions]
                 spans = reader.spans(again)
                 self._read(reader, {place: spans[place].low for place in again}, loading, report)
+            self._check_inputs(reader, loading)
         finally:
             reader.close()
+
+    def _check_inputs(self, reader: ChangelogReader, loading: dict[int, _Loading]) -> None:
+        """Raises ChangelogMismatch for an input topic that ends before what the table has consumed of it.
+
+        It was made anew under the old name: its records would all be taken for replays, and be skipped.
+        """
+        consumed = {
+            Place(topic, item.partition): offset
+            for item in loading.values()
+            if item.mark is not None
+            for topic, offset in item.mark.consumed.items()
+            if topic in self._pipeline.input_topics
+        }
+        for place, span in reader.spans(list(consumed)).items():
+            if consumed[place] > span.high:
+                raise ChangelogMismatch(
+                    f"the table has consumed {place.topic}/{place.partition} up to {consumed[place]}, but it ends at "
+                    f"{span.high}: the topic was made anew; use a new topic_prefix, or another application_id with new "
+                    "changelogs"
+                )
 
     def _starts(
         self, reader: ChangelogReader, loading: dict[int, _Loading], report: RecoveryReport

@@ -68,16 +68,12 @@ class BatchConsumer(driver.Consumer):
             beginning,
         )
 
-    def stop_flow(self) -> None:
-        self._era += 1
-        super().stop_flow()
-
     async def perform_seek(self) -> None:
-        self._era += 1
         try:
             positions = await self.seek_to_committed()
         except CommittedBeyondEnd as error:
             end_process(ExitCode.TRANSPORT, str(error))
+        self._era = self._thread.era
         self.ledger.sought(positions)
         self._read_offset.update(positions)
         self._committed_offset.update(positions)
@@ -107,12 +103,13 @@ class BatchConsumer(driver.Consumer):
         if not partitions:
             await self.sleep(_IDLE_S)
             return []
-        # Before the fetch: a label must never be newer than the records it stands on. The group's generation would not do:
-        # with static membership it need not grow.
-        return await self._thread.fetch_chunks(partitions, self._era, _FETCH_TIMEOUT_S)
+        return await self._thread.fetch_chunks(partitions, _FETCH_TIMEOUT_S)
 
     def is_current(self, chunk: Chunk) -> bool:
-        """Whether a chunk may still be worked on: nothing was sought, and no rebalance begun, since it was asked for."""
+        """Whether a chunk may still be worked on: nothing was sought, and no rebalance begun, since it was taken.
+
+        The group's generation would not do for this: with static membership it need not grow.
+        """
         return bool(self.flow_active and chunk.era == self._era)
 
     async def _deliver(self, chunk: Chunk) -> None:

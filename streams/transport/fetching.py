@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.structs import TopicPartition
@@ -18,11 +18,27 @@ from aiokafka.structs import TopicPartition
 from streams.transport.chunk import Chunk, RawRecord
 
 
+class Reading(Protocol):
+    """Whether, and in which era, something may be taken. Asked in the consumer's thread, in the same step as the taking."""
+
+    @property
+    def era(self) -> int:
+        """Counts the seeks; they happen in the same thread."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """False from the beginning of a rebalance until the seek after it is known to whoever gets the chunks."""
+        ...
+
+
 async def next_chunks(
-    fetcher: Fetcher, partitions: AbstractSet[Any], era: int, timeout_s: float, max_records: int
+    fetcher: Fetcher, partitions: AbstractSet[Any], reading: Reading, timeout_s: float, max_records: int
 ) -> list[Chunk]:
     """What is buffered of these partitions, at most `max_records` of each; waits `timeout_s` for something to come.
 
+    What is taken must be delivered: aiokafka goes on behind it. So nothing is taken while a rebalance is under way, also
+    when this was called before it began, and a chunk bears the era of the moment of its taking.
     Raises the fetcher's own errors (authorisation, a record too large to fetch).
     """
     deadline = time.monotonic() + timeout_s
@@ -30,7 +46,9 @@ async def next_chunks(
         if fetcher._subscriptions.reassignment_in_progress:
             # What is buffered now may not be ours when the rebalance ends.
             await fetcher._subscriptions.wait_for_assignment()
-        chunks = _drain(fetcher, partitions, era, max_records)
+        if not reading.active:
+            return []
+        chunks = _drain(fetcher, partitions, reading.era, max_records)
         left_s = deadline - time.monotonic()
         if chunks or left_s <= 0:
             return chunks

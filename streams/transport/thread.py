@@ -41,12 +41,20 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         return consumer
 
-    async def fetch_chunks(self, partitions: AbstractSet[Any], era: int, timeout_s: float) -> list[Chunk]:
-        """The next chunks of these partitions, an empty list when nothing came in time."""
-        return await self.call_thread(self._fetch_chunks, partitions, era, timeout_s)  # type: ignore[no-any-return]
+    era = 0
+    """Counts the seeks. Changed in this thread alone, together with the positions."""
 
-    async def _fetch_chunks(self, partitions: AbstractSet[Any], era: int, timeout_s: float) -> list[Chunk]:
-        if not self.consumer.flow_active:
+    @property
+    def active(self) -> bool:
+        """Whether what is taken from the fetcher will be delivered."""
+        return bool(self.consumer.flow_active)
+
+    async def fetch_chunks(self, partitions: AbstractSet[Any], timeout_s: float) -> list[Chunk]:
+        """The next chunks of these partitions, an empty list when nothing came in time."""
+        return await self.call_thread(self._fetch_chunks, partitions, timeout_s)  # type: ignore[no-any-return]
+
+    async def _fetch_chunks(self, partitions: AbstractSet[Any], timeout_s: float) -> list[Chunk]:
+        if not self.active:
             # Asked again here: a rebalance may have begun while the call was on its way to this thread.
             return []
         consumer = self._ensure_consumer()
@@ -54,7 +62,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         with fetcher._subscriptions.fetch_context():
-            return await next_chunks(fetcher, partitions, era, timeout_s, self.consumer.settings.batch_max_records)
+            return await next_chunks(fetcher, partitions, self, timeout_s, self.consumer.settings.batch_max_records)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """Puts every assigned partition at its committed offset, or at its beginning where there is none.
@@ -68,6 +76,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         assignment = list(consumer.assignment())
         if not assignment:
+            self.era += 1
             return {}
         beginnings = await consumer.beginning_offsets(assignment)
         ends = await consumer.end_offsets(assignment)
@@ -84,7 +93,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             if 0 <= offset < beginnings[place]:
                 self.consumer.on_records_expired(place, offset, beginnings[place])
             positions[place] = max(offset, beginnings[place])
-            consumer.seek(place, positions[place])
+        # From here on in one step: whatever is taken from the fetcher afterwards is of the new era.
+        for place, position in positions.items():
+            consumer.seek(place, position)
+        self.era += 1
         return positions
 
     async def commit(self, offsets: Mapping[Any, int]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from reconciler.records import Timer
@@ -16,6 +17,7 @@ from streams.embedded.broker import EmbeddedBroker
 from streams.metrics import WorkerMetrics
 from streams.runner.pipeline import resource_pipeline
 from streams.store.changelog import ChangelogReader, RecoveryAborted, RecoveryStalled
+from streams.store.envelope import ChangelogMismatch
 from streams.store.port import Checkpoint
 from streams.store.recovery import StoreFactory
 from streams.transport.chunk import Chunk
@@ -178,6 +180,25 @@ async def test_row_10_a_store_that_does_not_fit_is_rebuilt(estate: Estate, tmp_p
     engine = engine_of(settings, estate.codec)
     await own(engine, ALL)
     assert shown(states(engine)) == folded(estate)[0]
+    await engine.close()
+
+
+async def test_an_input_topic_that_was_made_anew_stops_the_takeover(estate: Estate, tmp_path: Path) -> None:
+    """Without this, all its records up to the old offsets would be taken for replays, and skipped."""
+    engine = engine_of(estate.settings(tmp_path), estate.codec)
+    await own(engine, ALL)
+    await engine.close()
+    pipeline = resource_pipeline(CountingMachine(), estate.topics)
+    store = StoreFactory(estate.settings(tmp_path), pipeline, "cluster").open(0)
+    at = store.checkpoint()
+    assert at is not None
+    assert at.mark is not None
+    mark = msgspec.structs.replace(at.mark, consumed={estate.topics.actions: 7})
+    store.write([], [], msgspec.structs.replace(at, mark=mark))
+    store.close()
+    engine = engine_of(estate.settings(tmp_path), estate.codec)
+    with pytest.raises(ChangelogMismatch, match="up to 7, but it ends at 0"):
+        await own(engine, ALL)
     await engine.close()
 
 

@@ -28,7 +28,7 @@ from streams.transport.chunk import Chunk
 from streams.worker.app import build_app, consumer_of
 from streams.worker.topics_check import check_topics
 from tests.support.counting import CountingMachine
-from tests.support.engines import engine_of
+from tests.support.engines import engine_of, feed, own
 from tests.support.estate import SYSTEM, Estate, WorkerProcess, action, folded, produce_actions, shown
 from tests.support.kafka import KafkaBroker
 from tests.support.waiting import wait_until
@@ -304,6 +304,29 @@ async def test_row_12_consuming_is_by_aiokafka_and_every_partitioner_is_murmur2(
     for found in estate.read(estate.topics.actions):
         assert found.key is not None
         assert found.partition == partition_of(found.key, estate.partitions)
+
+
+# -- row 16: that timers are records is shown in test_worker; here, that there is no other way
+
+
+async def test_row_16_the_table_is_written_by_batches_alone(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    """Without this, a value set from a timer or a service would miss the changelog, and be gone after a takeover."""
+    estate = Estate.embedded(embedded_broker)
+    produce_actions(estate, 20, keys=2)
+    settings = estate.settings(tmp_path)
+    engine = engine_of(settings, estate.codec)
+    table: Any = build_app(settings, engine, "test").tables["resources"]
+    await own(engine, range(estate.partitions))
+    await feed(engine, estate, {})
+    assert table.changelog_topic_name == estate.topics.expected
+    assert sorted(table) == sorted(folded(estate)[0])
+    key = next(iter(table))
+    assert table[key] == engine.head(engine.partition_of(key), key)
+    with pytest.raises(TypeError, match="by batches alone"):
+        table[key] = None
+    with pytest.raises(TypeError, match="outside of stream iteration"):
+        del table[key]
+    await engine.close()
 
 
 # -- row 17, and what else stops a start
