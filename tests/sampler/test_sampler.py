@@ -217,9 +217,11 @@ async def test_the_breaker_leaves_a_dead_target_alone_and_finds_it_again() -> No
         async with running(sampler, worker):
             await eventually(lambda: metric(sampler, "breaker_state", target="crm", state="open") == 1)
             failed = metric(sampler, "observations_total", target="crm", result="failed")
+            began = time.monotonic()
             await asyncio.sleep(1.2)
             probes = metric(sampler, "observations_total", target="crm", result="failed") - failed
-            assert 1 <= probes <= 7, "one probe a pause, of 0.1 s at first and then up to 0.3 s"
+            most = 3 + (time.monotonic() - began) / 0.3
+            assert 1 <= probes <= most, "one probe a pause, of 0.1 s at first and then up to 0.3 s"
             assert metric(sampler, "lag_seconds", target="crm") > 0.5
             await server.start()
             await eventually(lambda: len({one.resource for one in worker.published if one.exists}) == 40)
@@ -307,7 +309,7 @@ async def test_dead_and_slow_targets_delay_neither_the_others_nor_the_event_loop
         targets = {system: WebTarget(system, server.url, bulk_size=20) for system, server in servers.items()}
         worker = FakeWorker({key: QUIET for system in targets for key in keys(system, 200)})
         # No breaker: the dead one is asked again and again, and each read takes its time-out.
-        settings = load_sampler_settings(**{**with_limits(timeout_s=0.5).model_dump(), "breaker_failures": 1_000_000})
+        settings = load_sampler_settings(**{**with_limits(timeout_s=3).model_dump(), "breaker_failures": 1_000_000})
         sampler = sampler_of(targets, settings=settings)
         longest_turn_s = 0.0
 
@@ -323,9 +325,10 @@ async def test_dead_and_slow_targets_delay_neither_the_others_nor_the_event_loop
             began = time.monotonic()
             await eventually(lambda: len(c := Counter(well.ids())) == 200 and min(c.values()) >= 4)
             elapsed = time.monotonic() - began
-            await eventually(lambda: len(set(slow.ids())) == 200)
+            await eventually(lambda: len({one.resource for one in worker.published if one.exists}) == 400)
+            await eventually(lambda: any(one.resource.startswith("dead/") for one in worker.published))
         other.cancel()
-        assert elapsed < 10, "one after the other, the forty reads would wait for as many time-outs of half a second"
+        assert elapsed < 40, "one after the other, the forty reads would wait for as many time-outs of three seconds"
         assert {one.exists for one in worker.published if one.resource.startswith("slow/")} == {True}
         assert {one.exists for one in worker.published if one.resource.startswith("dead/")} == {None}
         assert longest_turn_s < 0.1
@@ -350,7 +353,7 @@ async def test_the_rate_is_bounded() -> None:
         async with running(sampler, worker):
             await asyncio.sleep(2)
             elapsed = time.monotonic() - began
-            assert 0.6 * 50 * 2 <= server.reads() <= 50 * elapsed + 10
+            assert 0.3 * 50 * 2 <= server.reads() <= 50 * elapsed + 10
             assert max(len(ids) for _, ids in server.asked) == 10, "no bulk is larger than the burst"
             assert metric(sampler, "budget_wait_seconds_total", target="crm") > 0
             assert metric(sampler, "lag_seconds", target="crm") > 0.5
@@ -431,6 +434,31 @@ async def test_revocation_while_the_heads_are_read_is_no_error() -> None:
             assert len(sampler._lanes["crm"].schedule) == 0
             worker.assign(sampler, frozenset(range(4)))
             await eventually(lambda: len(sampler._lanes["crm"].schedule) == 2_000)
+
+
+async def test_a_partition_that_is_not_there_yet_keeps_no_other_from_being_read() -> None:
+    async with RecordServer(records(40)) as server:
+        worker = FakeWorker(dict.fromkeys(keys("crm", 40), QUIET))
+        worker.owned = frozenset({1, 3})
+        sampler = sampler_of({"crm": WebTarget("crm", server.url)})
+        async with running(sampler, worker):
+            sampler.on_assigned(frozenset(range(4)))
+            mine = {key for key in keys("crm", 40) if worker.partition_of(key) in worker.owned}
+            await eventually(lambda: {one.resource for one in worker.published} == mine)
+        assert sampler._owned == {1, 3}
+
+
+async def test_what_changes_while_the_heads_are_read_counts_more_than_its_head() -> None:
+    async with RecordServer(records(2_000)) as server:
+        worker = FakeWorker(dict.fromkeys(keys("crm", 2_000), QUIET), partitions=1)
+        sampler = sampler_of({"crm": WebTarget("crm", server.url, bulk_size=100)}, timing=RARELY)
+        async with running(sampler, worker):
+            await eventually(lambda: "crm" in sampler._lanes and sampler._lanes["crm"].schedule, poll_s=0)
+            last = "crm/record/1999"
+            assert (0, last) not in sampler._lanes["crm"].schedule
+            worker.change(sampler, last, SamplingNeeds(open_drift="d"))
+            await eventually(lambda: len(sampler._lanes["crm"].schedule) == 2_000)
+            await eventually(lambda: len(worker.of(last)) >= 2)
 
 
 # -- what goes wrong on our own side

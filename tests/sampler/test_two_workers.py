@@ -62,20 +62,20 @@ async def test_the_rate_is_one_for_both_and_losing_redis_costs_speed_alone() -> 
                 await eventually(lambda: set(map(owner, server.ids())) == {0, 1}, within_s=60)
                 reads, elapsed = await reads_during(server, 2.5)
                 assert reads <= RATE * elapsed + BURST
-                assert reads >= 0.5 * RATE * elapsed, "what may be read is read"
+                assert reads >= 0.4 * RATE * elapsed, "what may be read is read"
 
                 redis_server.kill()
                 await asyncio.sleep(0.5)
                 reads, elapsed = await reads_during(server, 2.5)
                 assert reads <= RATE * elapsed + BURST
-                assert reads >= 0.5 * RATE * elapsed, "each keeps to its share, and the shares add up"
+                assert reads >= 0.4 * RATE * elapsed, "each keeps to its share, and the shares add up"
                 assert set(map(owner, server.ids()[-reads:])) == {0, 1}
 
                 redis_server.start()
                 await asyncio.sleep(0.5)
                 reads, elapsed = await reads_during(server, 2.0)
                 assert reads <= RATE * elapsed + 2 * BURST, "the new Redis knows of no debt"
-                assert reads >= 0.5 * RATE * elapsed
+                assert reads >= 0.4 * RATE * elapsed
 
 
 def owner(number: str) -> int:

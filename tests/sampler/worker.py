@@ -44,7 +44,7 @@ FAST = load_sampler_settings(
 
 
 def with_limits(settings: SamplerSettings = FAST, **limits: Any) -> SamplerSettings:
-    generous = {"reads_per_s": 10_000, "burst": 1_000, "concurrency": 2, "timeout_s": 1.0}
+    generous = {"reads_per_s": 10_000, "burst": 1_000, "concurrency": 2, "timeout_s": 20.0}
     return load_sampler_settings(**{**settings.model_dump(), "limits": {**generous, **limits}})
 
 
@@ -140,7 +140,7 @@ async def running(sampler: Sampler, worker: FakeWorker) -> AsyncIterator[Sampler
         assert not is_over, results
 
 
-async def eventually(condition: Callable[[], Any], *, within_s: float = 20.0, poll_s: float = 0.01) -> None:
+async def eventually(condition: Callable[[], Any], *, within_s: float = 60.0, poll_s: float = 0.01) -> None:
     """Returns once the condition holds; fails at the deadline."""
     deadline = time.monotonic() + within_s
     while not condition():
