@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import subprocess
 import sys
 import time
 import urllib.request
@@ -152,6 +153,19 @@ class System:
         """A producer of actions."""
         kafka = KafkaSettings(bootstrap_servers=self.estate.bootstrap, topic_prefix=self.estate.prefix)
         return Producer(ProducerSettings(kafka=kafka))
+
+    def command(self, *arguments: str) -> str:
+        """What one of our commands prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "streams.cli.main", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def stop(self) -> None:
         """Ends all that was started, the last first."""

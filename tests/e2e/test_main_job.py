@@ -3,6 +3,7 @@ with a real Redis and a real PostgreSQL."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,17 @@ def test_drift_is_put_right_and_nothing_else_is_touched(system: System) -> None:
     assert {outcome.status for outcome in _records(system, system.estate.topics.outcomes, Outcome)} == {"applied"}
     assert not system.estate.read(system.estate.topics.dead_letters)
     assert system.crm.contacts() == made
+    _decide_what_was_reported(system, made)
+
+
+def _decide_what_was_reported(system: System, made: dict[str, dict[str, Any]]) -> None:
+    """A person sees the drift on the command line, and has it put right."""
+    (listed,) = [json.loads(line) for line in system.command("drift", "list", "--json").splitlines()]
+    assert (listed["resource"], listed["changes"][0]["path"]) == ("crm/contact/c4", "/name")
+    system.command("drift", "decide", "crm/contact/c4", "--take", "expected", "--by", "ana@example.com")
+    made["c4"]["name"] = "n4"
+    wait_until(lambda: system.crm.contacts() == made, deadline_s=WITHIN_S, what="the decision is carried out")
+    wait_until(lambda: not system.command("drift", "list", "--json"), deadline_s=WITHIN_S, what="no drift is open")
 
 
 @pytest.mark.timeout(300)
