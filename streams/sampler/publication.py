@@ -14,7 +14,7 @@ import msgspec
 from reconciler.machines.sampling import SamplingNeeds
 from reconciler.values.instant import Instant
 from streams.sampler.answers import Answer
-from streams.sampler.timing import SampleTiming, ready_at
+from streams.sampler.timing import RECORD_CLOCK, SampleTiming, ready_at
 
 Why: TypeAlias = Literal["first", "changed", "overtaken", "wanted", "written", "heartbeat"]
 """Why an answer is published: nothing is remembered of the resource; it is another one than the last, or known where that was
@@ -35,19 +35,24 @@ def why_publish(
 ) -> Why | None:
     """Why an answer is to be published; None where nobody would learn anything from it.
 
-    That a resource can't be observed is said when it begins, and with the heartbeat, not with each attempt.
+    That a resource can't be observed is said when it begins, and with the heartbeat, not with each attempt. An answer that is
+    older than what the state has taken in, as from the outcome of a command, would be refused there.
     """
+    observed_at = answer.observation.observed_at or 0
+    if needs.last_observed_at is not None and needs.last_observed_at >= observed_at:
+        return None
     if last is None:
         return "first"
     if last.digest != answer.digest:
         return "changed"
     if answer.digest is not None:
-        if needs.last_observed_at is not None and needs.last_observed_at > last.observed_at:
+        taken_in_at = last.observed_at if needs.last_observed_at is None else needs.last_observed_at
+        if taken_in_at > last.observed_at:
             return "overtaken"
         if needs.wants_attention:
             return "wanted"
         ready = ready_at(needs, timing)
-        if ready is not None and last.observed_at < ready <= (answer.observation.observed_at or 0):
+        if ready is not None and taken_in_at < ready - RECORD_CLOCK and observed_at >= ready:
             return "written"
     # A clock that was set back must not silence the heartbeat.
     return None if 0 <= now - last.published_at < timing.heartbeat else "heartbeat"

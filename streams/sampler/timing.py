@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -49,9 +49,14 @@ def _sample_timing(every_s: float, settle_s: float, pre_state_max_age_s: float, 
     return SampleTiming(period=period, settle=round(settle_s * SECOND), heartbeat=heartbeat)
 
 
+RECORD_CLOCK: Final = 1_000
+"""Records carry their time in whole milliseconds, and no observation counts as later than its record: one that was made at an
+instant may count as made a millisecond before."""
+
+
 def ready_at(needs: SamplingNeeds, timing: SampleTiming) -> Instant | None:
     """From when on an observation of the resource can be judged; None where it always can."""
-    settled_at = None if needs.last_write_at is None else needs.last_write_at + timing.settle
-    if needs.in_flight_until is None:
-        return settled_at
-    return needs.in_flight_until if settled_at is None else max(settled_at, needs.in_flight_until)
+    if needs.last_write_at is None and needs.in_flight_until is None:
+        return None
+    settled_at = 0 if needs.last_write_at is None else needs.last_write_at + timing.settle
+    return max(settled_at, needs.in_flight_until or 0) + RECORD_CLOCK

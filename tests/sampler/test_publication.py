@@ -56,12 +56,27 @@ def test_what_somebody_waits_for_is_published_though_nothing_changed(needs: dict
 def test_after_a_write_the_first_that_can_be_judged_is_published() -> None:
     settled_between = LAST.observed_at - 10 * SECOND
     assert why(LAST, b"same", last_write_at=settled_between) == "written"
-    assert why(LAST, b"same", last_write_at=NOW - 31 * SECOND) == "written"
+    assert why(LAST, b"same", last_write_at=NOW - 32 * SECOND) == "written"
+    assert why(LAST, b"same", last_write_at=NOW - 32 * SECOND, last_observed_at=LAST.observed_at) == "written"
     assert why(LAST, b"same", last_write_at=NOW - 5 * SECOND) is None, "it can't be judged yet"
     assert why(LAST, b"same", last_write_at=LAST.observed_at - 30 * SECOND) is None, "the last one could be"
     assert why(LAST, b"same", last_write_at=NOW + 10**15) is None
     assert why(LAST, b"same", in_flight_until=NOW - 2 * SECOND) == "written"
     assert why(LAST, b"same", in_flight_until=NOW) is None
+
+
+def test_what_the_state_takes_to_be_too_early_is_published_again() -> None:
+    """As where the brokers' clock stamps the records, and is behind ours."""
+    written_at = LAST.observed_at - 30 * SECOND
+    assert why(LAST, b"same", last_write_at=written_at, last_observed_at=LAST.observed_at) is None
+    assert why(LAST, b"same", last_write_at=written_at, last_observed_at=LAST.observed_at - 1) == "written"
+
+
+def test_what_is_older_than_what_the_state_has_is_not_published() -> None:
+    """As when a command was applied while the resource was being read."""
+    for digest in (b"same", b"other", None):
+        assert why(None, digest, last_observed_at=NOW - SECOND) is None
+        assert why(LAST, digest, last_observed_at=NOW, open_drift="d") is None
 
 
 def test_where_the_state_learnt_something_else_meanwhile_ours_is_news() -> None:
@@ -90,10 +105,10 @@ def test_the_times_of_a_contract() -> None:
     ("needs", "ready"),
     [
         ({}, None),
-        ({"last_write_at": NOW}, NOW + TIMING.settle),
-        ({"in_flight_until": NOW}, NOW),
-        ({"last_write_at": NOW, "in_flight_until": NOW + 1}, NOW + TIMING.settle),
-        ({"last_write_at": NOW, "in_flight_until": NOW + 10**9}, NOW + 10**9),
+        ({"last_write_at": NOW}, NOW + TIMING.settle + 1_000),
+        ({"in_flight_until": NOW}, NOW + 1_000),
+        ({"last_write_at": NOW, "in_flight_until": NOW + 1}, NOW + TIMING.settle + 1_000),
+        ({"last_write_at": NOW, "in_flight_until": NOW + 10**9}, NOW + 10**9 + 1_000),
     ],
 )
 def test_from_when_an_observation_can_be_judged(needs: dict[str, Any], ready: int | None) -> None:

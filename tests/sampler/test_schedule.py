@@ -12,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.machines.sampling import SamplingNeeds
 from reconciler.values.instant import SECOND, Instant
 from streams.sampler.schedule import STEP_BACK, Pace, Schedule, Seat, fraction, next_slot
-from streams.sampler.timing import SampleTiming, ready_at
+from streams.sampler.timing import RECORD_CLOCK, SampleTiming, ready_at
 
 PERIOD = 300 * SECOND
 SETTLE = 30 * SECOND
+READY = SETTLE + RECORD_CLOCK
 TIMING = SampleTiming(period=PERIOD, settle=SETTLE, heartbeat=12 * PERIOD)
 PACE = Pace()
 START: Instant = 1_777_777_777 * SECOND
@@ -142,7 +143,7 @@ def test_what_is_urgent_comes_first_and_routine_keeps_its_share() -> None:
     schedule = schedule_of(400)
     now = START + PERIOD + SECOND  # all 400 are overdue
     for number in range(400, 800):
-        schedule.put(0, key(number), SamplingNeeds(last_write_at=now - SETTLE), TIMING, now)
+        schedule.put(0, key(number), SamplingNeeds(last_write_at=now - READY), TIMING, now)
     taken = schedule.take(now, 100)
     urgent = [seat for seat in taken if seat.wanted_at is not None]
     assert (len(urgent), len(taken)) == (80, 100)
@@ -172,9 +173,9 @@ def test_after_a_write_the_settle_time_is_waited_for() -> None:
     seat = next(iter(schedule_seats(schedule)))
     written_at = seat.slot - 200 * SECOND
     schedule.put(0, key(0), SamplingNeeds(last_write_at=written_at), TIMING, written_at)
-    assert schedule.next_due() == written_at + SETTLE
-    assert schedule.take(written_at + SETTLE - 1, 10) == []
-    assert [seat.resource for seat in schedule.take(written_at + SETTLE, 10)] == [key(0)]
+    assert schedule.next_due() == written_at + READY
+    assert schedule.take(written_at + READY - 1, 10) == []
+    assert [seat.resource for seat in schedule.take(written_at + READY, 10)] == [key(0)]
 
 
 def test_a_second_write_puts_the_read_off_and_one_that_was_observed_needs_none() -> None:
@@ -183,9 +184,9 @@ def test_a_second_write_puts_the_read_off_and_one_that_was_observed_needs_none()
     first, second = slot - 200 * SECOND, slot - 190 * SECOND
     schedule.put(0, key(0), SamplingNeeds(last_write_at=first), TIMING, first)
     schedule.put(0, key(0), SamplingNeeds(last_write_at=second), TIMING, second)
-    assert schedule.next_due() == second + SETTLE
-    [seat] = schedule.take(second + SETTLE, 1)
-    schedule.succeeded(seat, second + SETTLE, second + SETTLE + SECOND)
+    assert schedule.next_due() == second + READY
+    [seat] = schedule.take(second + READY, 1)
+    schedule.succeeded(seat, second + READY, second + READY + SECOND)
     assert schedule.next_due() == slot
 
 
@@ -199,7 +200,7 @@ def test_a_read_that_began_too_early_is_made_again() -> None:
     schedule.put(0, key(0), written, TIMING, now + 11 * SECOND)  # while it is being read
     assert schedule.take(slot + PERIOD, 1) == []
     schedule.succeeded(seat, now + 10 * SECOND, now + 12 * SECOND)
-    assert schedule.next_due() == now + 11 * SECOND + SETTLE
+    assert schedule.next_due() == now + 11 * SECOND + READY
 
 
 def test_open_drift_is_looked_at_soon_and_then_ever_less_up_to_the_period() -> None:
@@ -239,7 +240,7 @@ def test_the_same_needs_again_change_nothing() -> None:
 
 
 def test_old_writes_of_a_backlog_wait_for_their_slots() -> None:
-    schedule = schedule_of(100, SamplingNeeds(last_write_at=START - PERIOD - SETTLE))
+    schedule = schedule_of(100, SamplingNeeds(last_write_at=START - PERIOD - READY))
     assert all(seat.wanted_at is None for seat in schedule_seats(schedule))
 
 
@@ -253,7 +254,7 @@ def test_while_work_is_in_flight_nothing_is_read_out_of_turn() -> None:
     until = START + 40 * SECOND
     schedule = schedule_of(1, SamplingNeeds(in_flight_until=until, last_write_at=START))
     slot = next(iter(schedule_seats(schedule))).slot
-    assert schedule.next_due() == min(slot, until)
+    assert schedule.next_due() == min(slot, until + RECORD_CLOCK)
 
 
 def test_what_is_not_watched_is_not_read() -> None:
