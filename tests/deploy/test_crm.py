@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
-from urllib.parse import quote, urlsplit
+from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -14,34 +11,21 @@ from reconciler.contracts.loader import load_contracts
 from reconciler.records import Change, Command
 from reconciler.targets.config import load_targets
 from reconciler.targets.port import ApplyingTarget
-from tests.support.needs import need_program
+from tests.deploy.crm import DEPLOY, make_crm
 from tests.support.postgresql import PostgresqlServer
 
-_DEPLOY = Path(__file__).parents[2] / "deploy"
-_PASSWORD = 'it\'s a "password" with $dollars'
 _CONTACT = "crm/contact/c-1"
 
 
 @pytest.fixture(scope="module")
-def crm_dsn(postgresql: PostgresqlServer) -> str:
-    """How the crm account reaches its database, which the script has made."""
-    need_program("psql", package="postgresql-client")
-    address = urlsplit(postgresql.dsn)
-    environment = {
-        "PGHOST": str(address.hostname),
-        "PGPORT": str(address.port),
-        "PGDATABASE": "postgres",
-        "POSTGRES_USER": str(address.username),
-        "CRM_PASSWORD": _PASSWORD,
-    }
-    script = _DEPLOY / "postgresql" / "01-crm.sh"
-    done = subprocess.run([script], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return f"postgresql://crm:{quote(_PASSWORD)}@{address.hostname}:{address.port}/crm"
+def crm_dsn() -> Iterator[str]:
+    """How the crm account reaches its database, on a cluster of its own."""
+    with PostgresqlServer() as server:
+        yield make_crm(server)
 
 
 async def test_a_drifted_row_is_seen_and_put_right_once(crm_dsn: str) -> None:
-    target = load_targets(_DEPLOY / "targets.yaml", {"CRM_DSN": crm_dsn})["crm"]
+    target = load_targets(DEPLOY / "targets.yaml", {"CRM_DSN": crm_dsn})["crm"]
     assert isinstance(target, ApplyingTarget)
     try:
         (before,) = await target.observe([_CONTACT])
@@ -79,7 +63,7 @@ async def _by_hand(dsn: str, statement: str) -> object:
 
 
 def test_every_type_of_resource_has_a_contract_of_its_own() -> None:
-    contracts = load_contracts(_DEPLOY / "contracts")
+    contracts = load_contracts(DEPLOY / "contracts")
     assert {contracts.for_resource(f"crm/{kind}/1").name for kind in ("contact", "account")} == {
         "crm/contact",
         "crm/account",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 _POLL_INTERVAL_S = 0.05
@@ -21,3 +22,15 @@ def wait_until(condition: Callable[[], Answer], *, deadline_s: float, what: str)
         if time.monotonic() >= end:
             raise TimeoutError(f"{what}: not within {deadline_s:g} s; the last answer was {answer!r}")
         time.sleep(_POLL_INTERVAL_S)
+
+
+async def wait_until_async(condition: Callable[[], Awaitable[Answer]], *, deadline_s: float, what: str) -> Answer:
+    """`wait_until` for a condition that is awaited."""
+    end = time.monotonic() + deadline_s
+    while True:
+        answer = await condition()
+        if answer:
+            return answer
+        if time.monotonic() >= end:
+            raise TimeoutError(f"{what}: not within {deadline_s:g} s; the last answer was {answer!r}")
+        await asyncio.sleep(_POLL_INTERVAL_S)
