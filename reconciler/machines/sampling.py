@@ -11,7 +11,7 @@ import msgspec
 from reconciler.values.instant import Instant
 
 
-class SamplingNeeds(msgspec.Struct, frozen=True, kw_only=True):
+class SamplingNeeds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a resource's state asks of the sampler."""
 
     watched: bool = True

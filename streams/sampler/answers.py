@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from hashlib import blake2b
+from math import isfinite
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -15,12 +16,13 @@ import msgspec
 from reconciler.records import Actor, Observation
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant
-from reconciler.values.json_value import MAX_DEPTH, canonical, parse, same
+from reconciler.values.json_value import MAX_DEPTH, Json, canonical, check_depth
 
 Result: TypeAlias = Literal["present", "absent", "unknown", "timeout", "failed", "missing", "duplicate", "malformed"]
 """What became of the question about one resource. From `unknown` on, all are unknown, by cause; `unknown` is the target's own."""
 
 DIGEST_BYTES: Final = 16
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
 DEFAULT_MAX_BYTES: Final = 900_000  # below Kafka's default for the largest record, with room for the envelope
 
 
@@ -115,14 +117,30 @@ def _fault(observation: Any) -> str | None:
     return None
 
 
-def _exact_text(fields: dict[str, object]) -> bytes:
+def _exact_text(fields: dict[str, Json]) -> bytes:
     """Canonical text of fields that code made. Raises InputError where they are no exact JSON."""
+    _check_plain(fields)
     text = canonical(fields)
-    if b"null" in text and not same(parse(text), fields):  # NaN and infinities become null, and must not pass for it
-        raise InputError("holds a value that is no JSON value")
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        parse(text)
+        check_depth(fields)
     return text
+
+
+def _check_plain(fields: dict[str, Json]) -> None:
+    """Raises InputError for what `canonical` would write as something else: NaN and infinities as null, tuples as arrays."""
+    stack: list[Json] = [fields]
+    while stack:
+        node = stack.pop()
+        kind = type(node)
+        if kind is dict:
+            stack.extend(node.values())
+        elif kind is list:
+            stack.extend(node)
+        elif kind is float:
+            if not isfinite(node):
+                raise InputError(f"holds {node}, which is no JSON value")
+        elif kind not in _SCALARS:
+            raise InputError(f"holds a {kind.__name__}, which is no JSON value")
 
 
 def _digest(observation: Observation, text: bytes) -> bytes:

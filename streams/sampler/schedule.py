@@ -55,6 +55,7 @@ class Seat:
 
     __slots__ = (
         "failures",
+        "fraction",
         "home",
         "looks",
         "needs",
@@ -72,6 +73,7 @@ class Seat:
     def __init__(self, home: _Home, resource: str, needs: SamplingNeeds, timing: SampleTiming) -> None:
         self.home = home
         self.resource = resource
+        self.fraction = fraction(resource)
         self.needs = needs
         self.timing = timing
         self.read_at: Instant | None = None
@@ -133,9 +135,9 @@ def fraction(resource: str) -> float:
     return int.from_bytes(blake2b(resource.encode(), digest_size=6).digest(), "big") / (1 << 48)
 
 
-def next_slot(resource: str, period: int, after: Instant) -> Instant:
-    """The first slot of a resource later than `after`."""
-    phase = int(fraction(resource) * period)
+def next_slot(place: float, period: int, after: Instant) -> Instant:
+    """The first slot later than `after` of a resource with this `fraction`."""
+    phase = int(place * period)
     return after + period - (after - phase) % period
 
 
@@ -175,14 +177,14 @@ class Schedule:
         if seat is None:
             seat = home.seats[resource] = Seat(home, resource, needs, timing)
             seat.published = self._published_before(partition, resource)
-            seat.slot = next_slot(resource, timing.period, now)
+            seat.slot = next_slot(seat.fraction, timing.period, now)
         elif seat.timing == timing and _ask_the_same(seat.needs, needs):
             _take_note(seat, needs)
             return
         _take_note(seat, needs)
         if seat.timing != timing:
             seat.timing = timing
-            seat.slot = min(seat.slot, next_slot(resource, timing.period, now))
+            seat.slot = min(seat.slot, next_slot(seat.fraction, timing.period, now))
         seat.looks = -1 if seat.taken else 0  # the read that is under way began before: it counts for nothing
         if not seat.taken:
             self._plan(seat, now)
@@ -264,7 +266,7 @@ class Schedule:
     def failed(self, seat: Seat, now: Instant) -> None:
         """The read brought nothing that can be used. It is tried again soon, then ever later, at the latest in its slot."""
         gap = self._pace.retry_first << min(seat.failures, _MAX_DOUBLINGS)
-        seat.retry_at = now + _jittered(gap, seat.resource)
+        seat.retry_at = now + _jittered(gap, seat)
         seat.failures += 1
         self._come_back(seat, now)
 
@@ -272,7 +274,7 @@ class Schedule:
         self._notice(now)
         seat.taken = False
         seat.looks += 1
-        seat.slot = next_slot(seat.resource, seat.timing.period, now)
+        seat.slot = next_slot(seat.fraction, seat.timing.period, now)
         if self.is_current(seat):
             self._plan(seat, now)
 
@@ -288,7 +290,7 @@ class Schedule:
         ready = ready_at(seat.needs, seat.timing)
         if seat.needs.wants_attention:
             gap = self._pace.attention_first << min(max(seat.looks, 0), _MAX_DOUBLINGS)
-            return max(now + _jittered(gap, seat.resource), ready or 0)
+            return max(now + _jittered(gap, seat), ready or 0)
         if ready is None or (seat.read_at is not None and seat.read_at >= ready):
             return None
         # What was written longer ago comes from a backlog: all of it at once would be a stampede.
@@ -323,7 +325,7 @@ class Schedule:
         self._latest = now
         for home in self._homes.values():
             for seat in home.seats.values():
-                seat.slot = min(seat.slot, next_slot(seat.resource, seat.timing.period, now))
+                seat.slot = min(seat.slot, next_slot(seat.fraction, seat.timing.period, now))
                 seat.retry_at = min(seat.retry_at, now + seat.timing.period)
                 if not seat.taken:
                     self._plan(seat, now)
@@ -345,6 +347,6 @@ def _ask_the_same(left: SamplingNeeds, right: SamplingNeeds) -> bool:
     )
 
 
-def _jittered(gap: int, resource: str) -> int:
+def _jittered(gap: int, seat: Seat) -> int:
     """A gap, longer or shorter by up to a quarter, always alike for one resource."""
-    return int(gap * (0.75 + 0.5 * fraction(resource)))
+    return int(gap * (0.75 + 0.5 * seat.fraction))

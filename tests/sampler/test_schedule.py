@@ -71,10 +71,10 @@ def longest_gap(instants: list[Instant], start: Instant, end: Instant) -> int:
 
 @given(resource=st.text(min_size=1), period=st.integers(1, 10**12), after=st.integers(-(10**15), 10**16))
 def test_a_slot_comes_once_in_every_period(resource: str, period: int, after: Instant) -> None:
-    slot = next_slot(resource, period, after)
+    slot = next_slot(fraction(resource), period, after)
     assert after < slot <= after + period
-    assert next_slot(resource, period, slot) == slot + period
-    assert next_slot(resource, period, slot - 1) == slot
+    assert next_slot(fraction(resource), period, slot) == slot + period
+    assert next_slot(fraction(resource), period, slot - 1) == slot
 
 
 def test_slots_spread_evenly() -> None:
@@ -283,12 +283,12 @@ def test_a_failed_read_is_tried_again_ever_later_and_at_the_latest_after_a_perio
     assert gaps[-1] == PERIOD
     [seat] = schedule.take(now + PERIOD, 1)
     schedule.succeeded(seat, now + PERIOD, now + PERIOD)
-    assert schedule.next_due() == next_slot(key(0), PERIOD, now + PERIOD)
+    assert schedule.next_due() == next_slot(fraction(key(0)), PERIOD, now + PERIOD)
 
 
 def test_what_wants_attention_and_fails_is_not_tried_again_in_haste() -> None:
     schedule = Schedule(PACE)
-    now = next_slot(key(0), PERIOD, START) + 10 * SECOND
+    now = next_slot(fraction(key(0)), PERIOD, START) + 10 * SECOND
     schedule.put(0, key(0), SamplingNeeds(open_drift="d"), TIMING, now - 3 * SECOND)
     [seat] = schedule.take(now, 1)
     schedule.failed(seat, now)
