@@ -16,7 +16,6 @@ import logging
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -40,7 +39,6 @@ from reconciler.wire.topics import TopicNames
 
 logger = logging.getLogger("reconciler.sdk")
 
-_SETTLE_MARGIN_S: Final = 5.0
 _PUBLISHING_TROUBLE_S: Final = 5.0
 
 
@@ -80,7 +78,6 @@ class Engine:
         self._error: BaseException | None = None
         self._read = 0
         self._done = 0
-        self._active: Counter[PartitionProgress] = Counter()
         self._stuck: set[str] = set()
         self._unsticking: set[asyncio.Task[None]] = set()
         self._poller = Poller(
@@ -177,19 +174,21 @@ class Engine:
         self._loop.call_soon_threadsafe(self._accept, progress, record, command)
 
     def _settle(self, ending: Sequence[PartitionProgress]) -> None:
-        asyncio.run_coroutine_threadsafe(self._idle(ending), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._come_to_cut(ending), self._loop).result()
 
     # On the event loop
 
-    async def _idle(self, ending: Sequence[PartitionProgress]) -> None:
-        """Returns when nothing of these is being worked on, or the time for that is over."""
+    async def _come_to_cut(self, ending: Sequence[PartitionProgress]) -> None:
+        """Returns when these are settled, or the time for that is over."""
         try:
             async with asyncio.timeout(self._settings.stop_timeout_s), self._settled:
-                await self._settled.wait_for(lambda: not any(self._active[progress] for progress in ending))
+                await self._settled.wait_for(lambda: all(progress.is_settled for progress in ending))
         except TimeoutError:
             logger.warning(
                 "commands were still being applied when their partitions had to go; they will be delivered again"
             )
+            for progress in ending:
+                progress.abandon()
 
     def _accept(self, progress: PartitionProgress, record: Received, command: Command | DecodeError) -> None:
         progress.begin(record.offset)
@@ -215,28 +214,23 @@ class Engine:
     async def _work(self, job: _Job) -> None:
         """From a record to its acknowledged outcome or dead letter."""
         try:
-            if job.progress.is_revoked:
+            if not job.progress.work_on(job.record.offset):
                 return
-            self._active[job.progress] += 1
-            try:
-                if await self._answer(job):
-                    job.progress.finish(job.record.offset)
-            finally:
-                await self._rest(job.progress)
+            if await self._answer(job):
+                job.progress.finish(job.record.offset)
+            else:
+                job.progress.give_up(job.record.offset)
         except Exception as error:
             logger.exception("the consumer can't go on")
             self._error = self._error or error
+            job.progress.give_up(job.record.offset)
             self.stop()
         finally:
             self._done += 1
             self._tell_load()
-
-    async def _rest(self, progress: PartitionProgress) -> None:
-        async with self._settled:
-            self._active[progress] -= 1
-            if not self._active[progress]:
-                del self._active[progress]
-            self._settled.notify_all()
+            if job.progress.is_revoked:
+                async with self._settled:
+                    self._settled.notify_all()
 
     async def _answer(self, job: _Job) -> bool:
         """Publishes what became of a record; False where the brokers did not take it before the partition had to go."""
@@ -264,6 +258,7 @@ class Engine:
                 f"all {self._settings.concurrency} places are taken by commands that take longer than they should"
             )
             return outcome(command, "transient", clock(), error=sentence)
+        self._tell_load()
         work = asyncio.create_task(self._apply(command))
         done, _ = await asyncio.wait({work}, timeout=self._settings.apply_timeout_s)
         if done:

@@ -302,7 +302,7 @@ class Poller:
     def _end(self, partitions: Sequence[int]) -> None:
         ending = [self._progress[partition] for partition in partitions if partition in self._progress]
         for progress in ending:
-            progress.is_revoked = True
+            progress.revoke()
         if ending:
             self._settle(ending)
 
