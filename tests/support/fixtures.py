@@ -67,9 +67,11 @@ def postgresql() -> Iterator[PostgresqlServer]:
 
 
 @pytest.fixture
-def postgresql_dsn(postgresql: PostgresqlServer) -> str:
-    """The DSN of an empty database, made for this test."""
-    return postgresql.new_database()
+def postgresql_dsn(postgresql: PostgresqlServer) -> Iterator[str]:
+    """The DSN of an empty database, made for this test and taken away after it (each is a thousand files)."""
+    dsn = postgresql.new_database()
+    yield dsn
+    postgresql.drop_database(dsn)
 
 
 @pytest.fixture(scope="session")

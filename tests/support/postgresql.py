@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -69,6 +70,11 @@ class PostgresqlServer(Server):
         name = f"test_{next(self._names)}"
         self._run([str(self._programs / "createdb"), *self._address(), "--no-password", name])
         return self._dsn(name)
+
+    def drop_database(self, dsn: str) -> None:
+        """Takes a database of `new_database` away, with whoever is connected to it."""
+        name = urlsplit(dsn).path.removeprefix("/")
+        self._run([str(self._programs / "dropdb"), *self._address(), "--no-password", "--force", name])
 
     def stop(self) -> None:
         """Fast shutdown (SIGINT): sessions are ended, data is kept."""
