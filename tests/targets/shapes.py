@@ -5,7 +5,6 @@ The expected result of changes is worked out here, apart from the code under tes
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from reconciler.records import Change
-from reconciler.values.json_value import ABSENT, Absent, Json, canonical
+from reconciler.values.json_value import ABSENT, Absent, Json, canonical, parse
 from reconciler.values.pointer import path_of
 
 Fields = dict[str, Json]
@@ -146,17 +145,22 @@ def at(fields: Json, tokens: tuple[str, ...]) -> Json | Absent:
 
 def after(fields: Fields, changes: list[Change]) -> Fields:
     """The fields with the changes made, whatever they expect."""
-    result = copy.deepcopy(fields)
+    result: Fields = _copied(fields)
     for change in changes:
         tokens = [token.replace("~1", "/").replace("~0", "~") for token in change.path.split("/")[1:]]
         node = result
         for token in tokens[:-1]:
             node = node[token]
         if change.op == "set":
-            node[tokens[-1]] = copy.deepcopy(change.value)
+            node[tokens[-1]] = _copied(change.value)
         else:
             del node[tokens[-1]]
     return result
+
+
+def _copied(value: Json) -> Json:
+    """By its text, since a drawn value may hold one object at two places, which `deepcopy` keeps as one."""
+    return parse(canonical(value))
 
 
 def text_of(value: Json | Absent) -> bytes | None:

@@ -42,6 +42,7 @@ class PostgresqlStore(Store):
         self._config = PostgresqlConfig(dsn=SecretStr(dsn), resources=resources, bulk_size=4, pool_size=3, **more)
         self.target: PostgresqlTarget = PostgresqlTarget(SYSTEM, self._config)
         self._others: list[PostgresqlTarget] = []
+        self._broken = False
 
     async def write(self, sql: str, *arguments: object) -> None:
         await self._hands.execute(sql, *arguments)
@@ -55,16 +56,23 @@ class PostgresqlStore(Store):
 
     async def break_(self) -> None:
         """An operator closes the database to everybody, and ends the connections that there are."""
-        name = self._dsn.rpartition("/")[2]
-        admin = await asyncpg.connect(self._dsn.rpartition("/")[0] + "/postgres")
-        await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        self._broken = True
+        await self._allow_connections(False)
+
+    async def _allow_connections(self, allowed: bool) -> None:
+        server, _, name = self._dsn.rpartition("/")
+        admin = await asyncpg.connect(f"{server}/postgres")
+        await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {allowed}')
+        if not allowed:
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         await admin.close()
 
     async def close(self) -> None:
         for target in (self.target, *self._others):
             await target.close()
         await self._hands.close()
+        if self._broken:
+            await self._allow_connections(True)
 
 
 class DocumentStore(PostgresqlStore):
@@ -126,8 +134,21 @@ class ColumnStore(PostgresqlStore):
         await self.write("DELETE FROM things WHERE id = $1", int(id_))
 
 
+@pytest.fixture(scope="module")
+def database(postgresql: PostgresqlServer) -> str:
+    """One database for all tests here: making and removing hundreds takes minutes."""
+    return postgresql.new_database()
+
+
+@pytest.fixture
+def postgresql_dsn(database: str) -> str:
+    """The database, which `opened_hands` empties."""
+    return database
+
+
 async def opened_hands(dsn: str, schema: str = SCHEMA) -> Any:
     hands = await asyncpg.connect(dsn)
+    await hands.execute('DROP SCHEMA public CASCADE; CREATE SCHEMA public; DROP SCHEMA IF EXISTS "my ""schema" CASCADE')
     await hands.execute(schema)
     return hands
 
@@ -606,11 +627,27 @@ async def test_tables_in_another_schema_with_names_that_need_quotes(types_databa
 
 async def test_two_targets_make_the_inbox_at_once(postgresql_dsn: str) -> None:
     store = ColumnStore(postgresql_dsn, tables.COLUMNS, await opened_hands(postgresql_dsn))
-    targets = [await store.another() for _ in range(5)]
-    for number in range(5):
-        await store.put(str(number), store.whole({"name": "a"}))
-    outcomes = await asyncio.gather(
-        *(target.apply(command(str(number), set_("/name", "b", "a"))) for number, target in enumerate(targets))
-    )
-    assert [outcome.status for outcome in outcomes] == ["applied"] * 5
+    for _ in range(10):
+        await store.write("DROP TABLE IF EXISTS reconciler_inbox")
+        targets = [await store.another() for _ in range(5)]
+        for number, target in enumerate(targets):
+            await store.put(str(number), store.whole({"name": "a"}))
+            await target.observe([key(str(number))])  # connected, so that they come at the same moment
+        outcomes = await asyncio.gather(
+            *(target.apply(command(str(number), set_("/name", "b", "a"))) for number, target in enumerate(targets))
+        )
+        assert [outcome.status for outcome in outcomes] == ["applied"] * 5, outcomes
+        for target in targets:
+            await target.close()
     await store.close()
+
+
+async def test_a_number_that_we_would_change_is_not_written_back(store: ColumnStore) -> None:
+    await store.put("1", store.whole({"name": "a", "tags": {}}))
+    await store.write("""UPDATE things SET tags = '{"price": 0.12345678901234567890, "n": 1}'""")
+    outcome = await store.target.apply(command("1", set_("/tags/n", 2, 1)))
+    assert outcome.status == "rejected"
+    assert str(outcome.error).startswith("/tags: ")
+    assert (await store.target.apply(command("1", set_("/name", "b", "a")))).status == "applied"
+    held = await store.read("SELECT tags FROM things")
+    assert "0.12345678901234567890" in held[0][0]

@@ -57,6 +57,9 @@ class RedisStore(Store):
         own = self.config.own_fields
         return {name.decode(): parse(text) for name, text in held.items() if name.decode() not in own}
 
+    def can_hold(self, fields: Fields) -> bool:
+        return bool(fields) or self.config.version is not None
+
     async def remove(self, id_: str) -> None:
         await self.hands.delete(self.config.key_of(id_))
 
@@ -312,3 +315,14 @@ def test_a_command_lives_in_the_slot_of_its_hash(hash_key: bytes, tag: bytes) ->
 def test_a_key_holds_the_id_once(template: str) -> None:
     with pytest.raises(ValueError, match="once"):
         HashConfig(key=template)
+
+
+async def test_a_number_that_we_would_change_is_not_written_back(store: RedisStore) -> None:
+    await store.put("1", {"name": "a", "tags": {}})
+    precise = b'{"price": 0.12345678901234567890, "n": 1}'
+    await store.hands.hset("thing:1", "tags", precise)
+    outcome = await store.target.apply(command("1", set_("/tags/n", 2, 1)))
+    assert outcome.status == "rejected"
+    assert str(outcome.error).startswith("/tags: ")
+    assert (await store.target.apply(command("1", set_("/name", "b", "a")))).status == "applied"
+    assert await store.hands.hget("thing:1", "tags") == precise

@@ -368,3 +368,14 @@ async def test_a_cancelled_command_leaves_the_connection_clean(store: ColumnStor
     assert seen.fields["count"] == before
     assert (await store.target.apply(command("1", set_("/name", "b", None)))).status == "applied"
     assert await store.get("1") == store.whole({"count": before, "name": "b"})
+
+
+async def test_a_number_that_we_would_change_is_not_written_back(store: ColumnStore) -> None:
+    await store.put("1", store.whole({"name": "a", "tags": {}}))
+    store.write("""UPDATE things SET tags = '{"price": 0.12345678901234567890, "n": 1}'""")
+    outcome = await store.target.apply(command("1", set_("/tags/n", 2, 1)))
+    assert outcome.status == "rejected"
+    assert str(outcome.error).startswith("/tags: ")
+    assert (await store.target.apply(command("1", set_("/name", "b", "a")))).status == "applied"
+    held = store.read("SELECT tags FROM things")
+    assert "0.12345678901234567890" in held[0][0]

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from reconciler.records import Actor, Observation
 from reconciler.targets.answers import found, missing, unknown
 from reconciler.targets.apply import Fields
+from reconciler.targets.numbers import keeps_numbers
 from reconciler.targets.redis_hash.config import HashConfig
 from reconciler.targets.redis_hash.scripts import Write
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant, format_instant, parse_instant
 from reconciler.values.json_value import Absent, canonical, parse, same
+from reconciler.values.pointer import path_of
 
 
 def observed(config: HashConfig, resource: str, held: Mapping[bytes, bytes], observed_at: Instant) -> Observation:
@@ -78,7 +80,11 @@ def write_of(
     )
     for name in changed:
         if name in config.own_fields:
-            raise InputError("the hash keeps something of its own under this name", field=f"/{name}")
+            raise InputError("the hash keeps something of its own under this name", field=path_of((name,)))
+        if name in before and isinstance(before[name], dict | list) and not keeps_numbers(held[name.encode()].decode()):
+            raise InputError(
+                "the hash holds a number here with more digits than we can give back", field=path_of((name,))
+            )
     stays = config.version is not None or bool(own & held.keys()) or config.written_by is not None
     if not result and not stays:
         raise InputError("a hash without fields vanishes: configure `version`, whose field stays")

@@ -131,10 +131,10 @@ class PostgresqlDatabase:
             return
         name = quoted(self._config.inbox.schema_name, self._config.inbox.table)
         if await connection.fetchval("SELECT to_regclass($1)", name) is None:
-            try:
+            async with connection.transaction():
+                # IF NOT EXISTS fails for two that make it at the same moment; with the lock the second finds it made.
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
                 await connection.execute(Inbox(self._config.inbox, self.parameter).ddl())
-            except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
-                pass  # another process made it at the same moment, which IF NOT EXISTS doesn't cover
         self._inbox_made = True
 
     def trouble(self, error: Exception) -> Trouble:

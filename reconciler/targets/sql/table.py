@@ -9,6 +9,7 @@ from typing import TypeAlias
 from reconciler.records import Actor, Observation
 from reconciler.targets.answers import found, unknown
 from reconciler.targets.apply import Fields
+from reconciler.targets.numbers import keeps_numbers
 from reconciler.targets.sql.config import ResourceConfig
 from reconciler.targets.sql.form import Form
 from reconciler.targets.sql.mapping import TableMapping
@@ -199,6 +200,17 @@ class Table:
             return parse_instant(text)
         except InputError as error:
             raise InputError(f"the column {self.config.modified_at!r}: {error.message}") from None
+
+    def check_rewritable(self, row: Row, values: Mapping[int, Json | Absent]) -> None:
+        """Raises InputError where JSON that is only changed in part holds a number that we couldn't write back as it is."""
+        for position in values:
+            stored = row[_FIRST_COLUMN + position]
+            if self._forms[position].is_json and isinstance(stored, str) and not keeps_numbers(stored):
+                column = self.mapping.columns[position]
+                raise InputError(
+                    f"the column {column.column!r} holds a number with more digits than we can give back",
+                    field=column.path,
+                )
 
     # ── what a command writes ────────────────────────────────────────────────────────────────────────────────────
 

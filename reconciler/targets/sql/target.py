@@ -9,6 +9,7 @@ shares the fate of the effect, and what is reported is what stands.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from reconciler.records import Command, Observation, Outcome
 from reconciler.targets.answers import Clock, logger, missing, outcome, sentence, system_clock, unknown
@@ -34,6 +35,14 @@ class _Undone(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A row as it was read."""
+
+    observation: Observation
+    rows: Sequence[Row]
 
 
 class SqlTarget:
@@ -138,8 +147,8 @@ class SqlTarget:
         first = await self._inbox.claim(transaction, command, self._clock())
         status = repeated(first, command)
         if status is not None and first is not None:
-            observed = await self._row(transaction, table, key, command)
-            return outcome(command, status, self._clock(), observed=observed, error=first.error)
+            seen = await self._row(transaction, table, key, command)
+            return outcome(command, status, self._clock(), observed=seen.observation, error=first.error)
         result = await self._judged(transaction, table, key, command)
         assert result.status in REMEMBERED
         if first is not None or result.status != "applied":
@@ -150,7 +159,8 @@ class SqlTarget:
         """The decision on what stands now, carried out; and again, where it can't be carried out, on what stands then."""
         error = None
         for _ in range(2):
-            before = await self._row(transaction, table, key, command, lock=True)
+            seen = await self._row(transaction, table, key, command, lock=True)
+            before = seen.observation
             if before.exists is None:
                 return outcome(command, "permanent", self._clock(), observed=before, error=before.reason)
             current = before.fields if before.exists else ABSENT
@@ -163,8 +173,8 @@ class SqlTarget:
                 return outcome(command, "permanent", self._clock(), observed=before, error=error)
             try:
                 async with transaction.savepoint():
-                    await self._write(transaction, table, key, before, result)
-                    after = await self._row(transaction, table, key, command)
+                    await self._write(transaction, table, key, seen, result)
+                    after = (await self._row(transaction, table, key, command)).observation
                     await self._check_kept(transaction, table, key, before, result, after)
                     return outcome(command, "applied", self._clock(), observed=after)
             except InputError as refused:
@@ -180,20 +190,24 @@ class SqlTarget:
 
     async def _row(
         self, transaction: Transaction, table: Table, key: ResourceKey, command: Command, *, lock: bool = False
-    ) -> Observation:
+    ) -> _Seen:
         now = self._clock()
         rows = await transaction.fetch(*table.select_one(key.id, lock=lock))
-        return _matched(table, {key.id: command.resource}, rows, now)[command.resource]
+        observation = _matched(table, {key.id: command.resource}, rows, now)[command.resource]
+        return _Seen(observation=observation, rows=rows)
 
     async def _write(
-        self, transaction: Transaction, table: Table, key: ResourceKey, before: Observation, result: Fields | Absent
+        self, transaction: Transaction, table: Table, key: ResourceKey, seen: _Seen, result: Fields | Absent
     ) -> None:
         now = self._clock()
+        before = seen.observation
         if isinstance(result, Absent):
             statement = table.delete(key.id)
         elif before.exists:
             self._check_version(table, before)
-            statement = table.update(key.id, table.changed(before.fields, result), now)
+            values = table.changed(before.fields, result)
+            table.check_rewritable(seen.rows[0], values)
+            statement = table.update(key.id, values, now)
         else:
             statement = table.insert(key.id, table.mapping.created(result), now)
         touched = await transaction.execute(*statement)
