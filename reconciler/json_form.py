@@ -1,7 +1,7 @@
 """The JSON form of records: ISO instants, defaults filled in, and errors that name the field.
 
 `from_json` and `to_json` go between a parsed JSON object and a record of `reconciler.records`. They are exact inverses,
-but that the JSON form of an observation may also name its fields by paths.
+but that the JSON form of an observation may also name its fields by paths: all that begins with '/' is a path.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from reconciler.records import Action, Observation, Record
+from reconciler.records import Action, Observation, Outcome, Record
 from reconciler.values.errors import InputError
 from reconciler.values.instant import format_instant, parse_instant
-from reconciler.values.json_value import ABSENT, Json, canonical, check_depth
-from reconciler.values.pointer import tokens_of
+from reconciler.values.json_value import Json, canonical, check_depth
+from reconciler.values.pointer import path_of, tokens_of
 from reconciler.values.resource_key import parse_resource_key
 
 R = TypeVar("R", bound=Record)
@@ -66,7 +66,10 @@ def _instants(kind: type[Record], data: Json, convert: Any, place: str) -> Json:
 
 
 def from_json(kind: type[R], data: Json) -> R:
-    """The record that a parsed JSON object describes. Raises InputError naming the field."""
+    """The record that a parsed JSON object describes. Raises InputError naming the field.
+
+    The fields of an observation, also of one inside an outcome, are one nested tree then, however they were named.
+    """
     if not isinstance(data, dict):
         raise InputError(f"must be a JSON object that describes a record of kind {kind.__name__}")
     try:
@@ -81,6 +84,14 @@ def from_json(kind: type[R], data: Json) -> R:
             parse_resource_key(resource)
         except InputError as error:
             raise InputError(error.message, field="resource") from None
+    return _with_nested_fields(record)
+
+
+def _with_nested_fields(record: R) -> R:
+    if isinstance(record, Observation):
+        return msgspec.structs.replace(record, fields=nested_fields(record.fields))
+    if isinstance(record, Outcome) and record.observed is not None:
+        return msgspec.structs.replace(record, observed=_with_nested_fields(record.observed))
     return record
 
 
@@ -88,7 +99,16 @@ def to_json(record: Record) -> dict[str, Json]:
     """The JSON object of a record, all of its fields written out but those that are ABSENT."""
     builtins = msgspec.to_builtins(record)
     result: dict[str, Json] = _instants(type(record), builtins, format_instant, "")
+    if isinstance(record, Observation):
+        result["fields"] = _told_apart(record.fields)
+    elif isinstance(record, Outcome) and record.observed is not None:
+        result["observed"]["fields"] = _told_apart(record.observed.fields)
     return result
+
+
+def _told_apart(fields: dict[str, Json]) -> dict[str, Json]:
+    """The fields of a resource, those that have the name of a path named by their path."""
+    return {path_of((name,)) if name.startswith("/") else name: value for name, value in fields.items()}
 
 
 def action_from_json(data: Json) -> Action:
@@ -105,8 +125,9 @@ def complete_action(action: Action) -> Action:
     _check_paths("before", action.before or {})
     _check_paths("set", action.set)
     _check_paths("unset", dict.fromkeys(action.unset))
-    if not isinstance(action.set.get("", {}), dict):
-        raise InputError("the path '' is the resource itself, which must be an object", field="set")
+    for field, values in (("before", action.before or {}), ("set", action.set)):
+        if not isinstance(values.get("", {}), dict):
+            raise InputError("the path '' is the resource itself, which must be an object", field=field)
     both = action.unset and action.set.keys() & set(action.unset)
     if both:
         raise InputError(f"{min(both)!r} is in both `set` and `unset`; a path can be only in one", field="unset")
@@ -146,26 +167,24 @@ def observation_from_json(data: Json) -> Observation:
     """An observation whose fields, given as paths or as plain nested JSON, are one nested tree. Raises InputError."""
     if isinstance(data, dict) and data.get("fields", {}) is None:
         data = {**data, "fields": {}}
-    observation = from_json(Observation, data)
-    return msgspec.structs.replace(observation, fields=nested_fields(observation.fields))
+    return from_json(Observation, data)
 
 
 def nested_fields(fields: dict[str, Json]) -> dict[str, Json]:
-    """Fields named by paths and by plain names, as one nested tree. Raises InputError where two say different things."""
-    if not any(name == "" or name.startswith("/") for name in fields):
+    """Fields named by paths, which begin with '/', and by plain names, as one nested tree. Raises InputError where two say
+    different things."""
+    if not any(name.startswith("/") for name in fields):
         for value in fields.values():
-            check_depth(value, 1)
+            _check_field_depth(value, 1)
         return fields
     tree: dict[str, Json] = {}
-    for name in sorted(fields, key=lambda name: (name.count("/"), name)):
-        tokens = tokens_of(name) if name == "" or name.startswith("/") else (name,)
+    for name in sorted(fields, key=lambda name: (name.startswith("/"), name.count("/"), name)):
+        try:
+            tokens = tokens_of(name) if name.startswith("/") else (name,)
+        except InputError as error:
+            raise InputError(error.message, field="fields") from None
         value = fields[name]
-        check_depth(value, len(tokens))
-        if not tokens:
-            if not isinstance(value, dict):
-                raise InputError("the path '' must hold an object", field="fields")
-            tree.update(value)
-            continue
+        _check_field_depth(value, len(tokens))
         node = tree
         for token in tokens[:-1]:
             below = node.get(token, {})
@@ -176,3 +195,10 @@ def nested_fields(fields: dict[str, Json]) -> dict[str, Json]:
             raise InputError(f"{name!r} is given twice", field="fields")
         node[tokens[-1]] = value
     return tree
+
+
+def _check_field_depth(value: Json, depth: int) -> None:
+    try:
+        check_depth(value, depth)
+    except InputError as error:
+        raise InputError(error.message, field="fields") from None

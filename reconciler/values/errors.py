@@ -1,9 +1,9 @@
 """Errors that a user's input can cause, in the core.
 
-    ReconcilerError
-    └── InputError            a record, file or request that can't be used; one sentence says what, where and the remedy
-        ├── ValueLimitError   a value that is well-formed but beyond a documented limit
-        └── ContractError     a contract that can't be used (see reconciler.contracts)
+ReconcilerError
+└── InputError            a record, file or request that can't be used; one sentence says what, where and the remedy
+    ├── ValueLimitError   a value that is well-formed but beyond a documented limit
+    └── ContractError     a contract that can't be used (see reconciler.contracts)
 """
 
 from __future__ import annotations
