@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from reconciler.records import Observation
-from reconciler.targets.port import Target
+from reconciler.targets.port import ScanningTarget, Target
 from reconciler.values.instant import SECOND
 from streams.sampler.answers import Answer
 from streams.sampler.breaker import Breaker, Permit
@@ -21,6 +21,7 @@ from streams.sampler.clock import Clock
 from streams.sampler.metrics import SamplerMetrics
 from streams.sampler.publication import Published, why_publish
 from streams.sampler.reading import Reader
+from streams.sampler.scanning import Scans
 from streams.sampler.schedule import Schedule, Seat
 from streams.sampler.settings import SamplerSettings
 
@@ -71,6 +72,26 @@ class Lane:
         self._reads: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self.schedule = Schedule(settings.pace())
+        self._scans = self._scans_of(target, limits.scan_every_s)
+
+    def _scans_of(self, target: Target, every_s: float | None) -> Scans | None:
+        if every_s is None:
+            return None
+        if not (isinstance(target, ScanningTarget) and target.describe().can_scan):
+            logger.warning("the target %s can't be scanned, though its scan_every_s says so", self._system)
+            return None
+        return Scans(
+            self._system,
+            every=round(every_s * SECOND),
+            page_size=self._bulk_size,
+            schedule=self.schedule,
+            reader=self._reader,
+            breaker=self._breaker,
+            afford=self._afford,
+            tell=self._tell,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
 
     def wake(self) -> None:
         """The schedule has changed."""
@@ -79,16 +100,22 @@ class Lane:
     async def run(self) -> None:
         """Samples until it is cancelled. An error of our own is logged and counted, and the lane goes on."""
         try:
-            while True:
-                try:
-                    await self._dispatch()
-                except Exception as error:  # noqa: BLE001 - the lane must outlive it, and nothing is hidden
-                    self._fault("the lane of %s failed and goes on", error)
-                    await asyncio.sleep(_AFTER_FAULT_S)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_doing(self._dispatch), name=f"sampler-{self._system}-dispatch")
+                if self._scans is not None:
+                    tasks.create_task(self._keep_doing(self._scans.run_next), name=f"sampler-{self._system}-scans")
         finally:
             for read in self._reads:
                 read.cancel()
             await asyncio.gather(*self._reads, return_exceptions=True)
+
+    async def _keep_doing(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - the lane must outlive it, and nothing is hidden
+                self._fault("the lane of %s failed and goes on", error)
+                await asyncio.sleep(_AFTER_FAULT_S)
 
     def measure(self) -> None:
         """Sets the gauges."""

@@ -29,6 +29,8 @@ class SamplerMetrics(Collector):
         self.strays = counter(
             "stray_answers", "Answers about resources that nobody asked about, thrown away.", "target"
         )
+        self.scanned = counter("scanned", "Resources named by scans, by whether they are ours.", "target", "ours")
+        self.scans = counter("scans", "Scans of whole targets, by how they ended.", "target", "end")
         self.published = counter("published", "Observations published, by why.", "target", "why")
         self.unchanged = counter("unchanged", "Observations not published, because they say nothing new.", "target")
         self.publish_failures = counter("publish_failures", "Observations that could not be published.", "target")

@@ -36,13 +36,15 @@ def why_publish(
     """Why an answer is to be published; None where nobody would learn anything from it.
 
     That a resource can't be observed is said when it begins, and with the heartbeat, not with each attempt. An answer that is
-    older than what the state has taken in, as from the outcome of a command, would be refused there.
+    older than what was published, or than what the state has taken in from the outcome of a command, would be refused there.
     """
     observed_at = answer.observation.observed_at or 0
     if needs.last_observed_at is not None and needs.last_observed_at >= observed_at:
         return None
     if last is None:
         return "first"
+    if last.observed_at >= observed_at:
+        return None
     if last.digest != answer.digest:
         return "changed"
     if answer.digest is not None:

@@ -245,6 +245,19 @@ class Schedule:
             taken.append(seat)
         return taken
 
+    def find(self, resource: str) -> Seat | None:
+        """The seat of a resource; None where it isn't watched, or is being read."""
+        for home in self._homes.values():
+            seat = home.seats.get(resource)
+            if seat is not None:
+                return None if seat.taken else seat
+        return None
+
+    def occupy(self, seat: Seat) -> None:
+        """Takes a seat whose resource was read without being due."""
+        seat.ticket = 0
+        seat.taken = True
+
     def put_back(self, seats: Iterable[Seat]) -> None:
         """Gives back what was taken and not read: it is due when it was, or when its needs say if they changed meanwhile."""
         for seat in seats:
@@ -262,6 +275,14 @@ class Schedule:
         seat.failures = 0
         seat.read_at = observed_at if seat.read_at is None else max(seat.read_at, observed_at)
         self._come_back(seat, now)
+
+    def scanned(self, seat: Seat, observed_at: Instant, now: Instant, scan_every: int) -> None:
+        """The resource was read in a scan of the whole target. Where scans come as often as the resource is to be read, it has
+        no slot of its own any more, unless the next scan fails to come."""
+        self.succeeded(seat, observed_at, now)
+        if scan_every <= seat.timing.period and self.is_current(seat):
+            seat.slot = max(seat.slot, now + scan_every + seat.timing.period // 2)
+            self._enqueue(seat)
 
     def failed(self, seat: Seat, now: Instant) -> None:
         """The read brought nothing that can be used. It is tried again soon, then ever later, at the latest in its slot."""

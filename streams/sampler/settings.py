@@ -29,6 +29,11 @@ class TargetLimits(BaseModel):
     burst: int = Field(default=200, ge=1, description="Resources that may be read at once after a rest.")
     concurrency: int = Field(default=2, ge=1, le=100, description="Reads that one worker has under way at a time.")
     timeout_s: float = Field(default=10.0, gt=0, description="How long one bulk read may take.")
+    scan_every_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="How often the whole target is read page by page, where it can be; None is never.",
+    )
 
 
 class TargetOverrides(BaseModel):
@@ -40,6 +45,7 @@ class TargetOverrides(BaseModel):
     burst: int | None = Field(default=None, ge=1)
     concurrency: int | None = Field(default=None, ge=1, le=100)
     timeout_s: float | None = Field(default=None, gt=0)
+    scan_every_s: float | None = Field(default=None, gt=0)
 
 
 class SamplerSettings(BaseSettings):

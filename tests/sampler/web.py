@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from aiohttp import ClientError, ClientSession, web
+from msgspec import structs
 
 from reconciler.records import Observation
-from reconciler.targets.port import TargetDescription
+from reconciler.targets.port import ScanPage, TargetDescription, TargetUnavailable
 from reconciler.values.resource_key import parse_resource_key
 
 Mood = Literal["well", "slow", "silent", "failing", "empty", "partial", "duplicate", "another", "garbage", "poisoned"]
@@ -24,6 +25,8 @@ class RecordServer:
         self.mood: Mood = "well"
         self.poison: frozenset[str] = frozenset()
         self.slow_s = 0.3
+        self.page_size = 25
+        self.pages = 0
         self.asked: list[tuple[float, list[str]]] = []
         self.at_once = 0
         self.most_at_once = 0
@@ -45,6 +48,7 @@ class RecordServer:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/records", self._handle)
+        app.router.add_get("/all", self._list)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -71,6 +75,22 @@ class RecordServer:
             return await self._answer(ids)
         finally:
             self.at_once -= 1
+
+    async def _list(self, request: web.Request) -> web.Response:
+        """All records, page by page."""
+        self.pages += 1
+        if self.mood == "silent":
+            await asyncio.sleep(3_600)
+        if self.mood == "failing":
+            return web.Response(status=503)
+        begin, names = int(request.query["cursor"]), sorted(self.records)
+        page = [{"id": one, "fields": self.records[one]} for one in names[begin : begin + self.page_size]]
+        if self.mood == "partial":
+            page = page[::2]
+        elif self.mood == "duplicate":
+            page = page + page
+        following = begin + self.page_size
+        return web.json_response({"records": page, "cursor": following if following < len(names) else None})
 
     async def _answer(self, ids: list[str]) -> web.Response:
         if self.mood == "silent":
@@ -136,3 +156,23 @@ class WebTarget:
         self.is_closed = True
         if self._session is not None:
             await self._session.close()
+
+
+class ListingTarget(WebTarget):
+    """One that can list what it has."""
+
+    def describe(self) -> TargetDescription:
+        return structs.replace(super().describe(), can_scan=True)
+
+    async def scan(self, cursor: str | None) -> ScanPage:
+        if self._session is None:
+            self._session = ClientSession()
+        async with self._session.get(f"{self._url}/all", params={"cursor": cursor or "0"}) as response:
+            if response.status != 200:
+                raise TargetUnavailable(f"HTTP {response.status}")
+            page = await response.json()
+        observations = [
+            Observation(resource=f"{self._system}/record/{record['id']}", exists=True, fields=record["fields"])
+            for record in page["records"]
+        ]
+        return ScanPage(observations=observations, cursor=page["cursor"] and str(page["cursor"]))
