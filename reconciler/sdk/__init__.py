@@ -46,12 +46,13 @@ from reconciler.sdk.producer.sync import Producer
 from reconciler.sdk.signing import SIGNATURE_HEADER, HmacSigner, HmacVerifier, Signer, Verifier
 from reconciler.sdk.spool import Message
 from reconciler.values.errors import InputError, ReconcilerError
-from reconciler.values.json_value import ABSENT
+from reconciler.values.json_value import ABSENT, Absent
 from reconciler.values.resource_key import resource_key
 
 __all__ = [
     "ABSENT",
     "SIGNATURE_HEADER",
+    "Absent",
     "Action",
     "ActionDetails",
     "Actor",
