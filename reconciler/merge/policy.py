@@ -16,9 +16,12 @@ _EXPECTED = Resolved("expected")
 _ACTUAL = Resolved("actual")
 
 
-def decide(conflict: Conflict, contract: Contract, undone: Action | None, observed: Observation) -> Resolved:
-    """Decides a conflict. ``undone`` is the action whose write is to be undone there."""
-    answer = resolve(contract, _context(conflict, undone, observed)) if contract.resolvers else None
+def decide(
+    conflict: Conflict, contract: Contract, undone: Action | None, observed: Observation, notes: list[str] | None = None
+) -> Resolved:
+    """Decides a conflict. ``undone`` is the action whose write is to be undone there. ``notes`` collects a sentence for each
+    rule that gave no answer."""
+    answer = resolve(contract, _context(conflict, undone, observed), notes) if contract.resolvers else None
     if answer == "expected":
         return _EXPECTED
     if answer == "actual":

@@ -9,10 +9,10 @@ import msgspec
 
 from reconciler.command import corrective
 from reconciler.contracts.cel import approvals_needed, forbidden
-from reconciler.contracts.model import Contract
+from reconciler.contracts.model import ApprovalRule, Contract
 from reconciler.plan.blocking import blocked_alone, compensation_of, unknown_neighbours
 from reconciler.plan.commands import undo_command
-from reconciler.plan.dependants import dependants, references_of
+from reconciler.plan.dependants import Dependant, dependants, references_of
 from reconciler.plan.estate import Estate
 from reconciler.plan.model import ApprovalNeeded, Blocked, Kept, Plan, PlannedConflict, PlanStatus, Unchanged
 from reconciler.plan.selection import selected
@@ -46,13 +46,15 @@ class _Planning:
         self._blocked: dict[str, Blocked] = {}
         self._undos: dict[str, ResourceUndo] = {}
         self._notes: list[str] = []
-        # The selection in the order of the log; what cascades joins it.
+        # The selection in the order of the log; what cascades joins it, as long as what it stands on is to be undone.
         self._selection = dict.fromkeys(selected(estate, request.select))
+        self._cascaded: dict[str, Dependant] = {}
 
     # -- which operations
 
     def settle(self) -> None:
-        """Blocks and cascades until nothing changes; each round can only block or add, so it ends."""
+        """Blocks and cascades until nothing changes. What is blocked stays so, and what cascaded is only taken out again when
+        that on which it stands was blocked: so it ends."""
         for name in list(self._selection):
             self._judge_alone(name)
         while self._round():
@@ -74,13 +76,16 @@ class _Planning:
             self._block(Blocked(operation_id=name, rule="outcome_unknown", reason=reason))
 
     def _round(self) -> bool:
-        before = (len(self._selection), len(self._blocked))
+        before = (list(self._selection), len(self._blocked))
         self._undos = self._undo_all()
         for undo in self._undos.values():
             self._judge_resource(undo)
-        if (len(self._selection), len(self._blocked)) == before:
+        if len(self._blocked) == before[1]:
             self._judge_dependants()
-        return (len(self._selection), len(self._blocked)) != before
+        for name, item in list(self._cascaded.items()):
+            if item.operation_id not in self._live():
+                del self._cascaded[name], self._selection[name]
+        return (list(self._selection), len(self._blocked)) != before
 
     def _undo_all(self) -> dict[str, ResourceUndo]:
         numbers: dict[str, set[int]] = {}
@@ -126,7 +131,7 @@ class _Planning:
             if policy == "cascade" and item.by is not None and item.by not in self._blocked:
                 if item.by not in self._selection:
                     self._selection[item.by] = None
-                    self._notes.append(f"{item.by} is undone as well, because {item.sentence}.")
+                    self._cascaded[item.by] = item
                     self._judge_alone(item.by)
             else:
                 reason = f"It can't be undone alone: {item.sentence}. Undo that as well, or let the contract decide."
@@ -145,21 +150,30 @@ class _Planning:
     def plan(self) -> Plan:
         """The plan, once nothing changes any more."""
         request = self._request
+        if not self._selection:
+            self._notes.append("Nothing is known that the request selects.")
+        for name, item in self._cascaded.items():
+            self._notes.append(f"{name} is undone as well, because {item.sentence}.")
         commands = self._commands()
         waves, cycles = self._waves(commands)
         for cycle in cycles:
             self._notes.append(
                 f"{', '.join(cycle)} depend on each other in a circle: they go in one wave, the latest change first."
             )
+        self._note_kept_resources()
         self._note_sources()
-        needed: list[ApprovalNeeded] = []
         context = self._context(commands)
         for contract in self._contracts(commands):
-            reason = forbidden(contract, context)
+            reason = forbidden(contract, context, self._notes)
             if reason is not None:
                 for name in sorted(self._live()):
                     self._block(Blocked(operation_id=name, rule="forbidden", reason=reason))
                 break
+        asked = [
+            (contract.name, rule)
+            for contract in self._contracts(commands)
+            for rule in approvals_needed(contract, context, self._notes)
+        ]
         is_forbidden = any(blocked.rule == "forbidden" for blocked in self._blocked.values())
         live = [name for name in self._selection if name in self._live()]
         content = Plan(
@@ -172,14 +186,11 @@ class _Planning:
             unchanged=self._unchanged(),
             approvals_needed=[],
             operations=live,
-            notes=self._notes,
+            notes=list(self._notes),
             contracts={contract.name: contract.digest for contract in self._contracts(commands)},
         )
         plan_hash = hash_of(content)
-        if commands and not is_forbidden:
-            needed = [
-                item for contract in self._contracts(commands) for item in self._missing(contract, context, plan_hash)
-            ]
+        needed = self._missing(asked, plan_hash) if commands and not is_forbidden else []
         status: PlanStatus = "executable"
         if is_forbidden:
             status = "rejected"
@@ -314,15 +325,13 @@ class _Planning:
             for action in self._estate.operations[name].actions
         ]
 
-    def _missing(self, contract: Contract, context: dict[str, Json], plan_hash: str) -> list[ApprovalNeeded]:
-        """The consents that a contract asks for and the request doesn't carry."""
+    def _missing(self, asked: Sequence[tuple[str, ApprovalRule]], plan_hash: str) -> list[ApprovalNeeded]:
+        """The consents that contracts ask for and the request doesn't carry."""
         missing = []
-        for rule in approvals_needed(contract, context):
+        for contract, rule in asked:
             given = {item.by.id for item in self._request.approvals if self._counts(item, rule.roles, plan_hash)}
             if len(given) < rule.count:
-                missing.append(
-                    ApprovalNeeded(contract=contract.name, roles=list(rule.roles), count=rule.count - len(given))
-                )
+                missing.append(ApprovalNeeded(contract=contract, roles=list(rule.roles), count=rule.count - len(given)))
         return missing
 
     def _counts(self, approval: Approval, roles: Sequence[str], plan_hash: str) -> bool:
@@ -362,6 +371,17 @@ class _Planning:
             if undo.merged is not None
             for tokens in undo.merged.unchanged
         ]
+
+    def _note_kept_resources(self) -> None:
+        for resource, undo in self._undos.items():
+            self._notes += (note for note in undo.notes if note not in self._notes)
+            if undo.merged is None or undo.is_held:
+                continue
+            rules = undo.history.contract.undo
+            if undo.merged.removal and rules.create.by == "keep":
+                self._notes.append(f"{resource} stays: its contract keeps what a workflow made.")
+            if undo.merged.creation and rules.delete.by == "keep":
+                self._notes.append(f"{resource} isn't made again: its contract keeps what a workflow deleted away.")
 
     def _note_sources(self) -> None:
         for resource, undo in self._undos.items():

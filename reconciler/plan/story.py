@@ -10,6 +10,7 @@ from reconciler.plan.estate import Estate
 from reconciler.plan.model import Plan, PlannedConflict
 from reconciler.records import Change, Command, RollbackRequest
 from reconciler.values.json_value import ABSENT, Absent, Json, canonical
+from reconciler.values.pointer import path_of
 from reconciler.values.resource_key import parse_resource_key
 
 _LONGEST_VALUE = 60  # characters of a value that a person reads in a sentence
@@ -71,7 +72,9 @@ class _Teller:
                 )
             if plan.blocked:
                 return f"Nothing will be changed: {_count(len(plan.blocked), 'step')} can't be undone.{why}"
-            return f"Nothing needs to be changed: everything already is as it would be after the undo.{why}"
+            if not plan.operations:
+                return f"Nothing will be changed: nothing is known that the request selects.{why}"
+            return f"Nothing needs to be changed.{why}"
         waiting = " It waits for consent." if plan.status == "needs_approval" else ""
         return (
             f"{undone.capitalize()} will be undone by changing {_count(resources, 'record')} in"
@@ -96,7 +99,7 @@ class _Teller:
     def _as(self, resource: str, path: str, value: Json | Absent) -> str:
         if value is ABSENT:
             return " empty"
-        if self._contract(resource).rule(path).sensitive:
+        if _is_sensitive(self._contract(resource), path, value):
             return " as it is"
         text = canonical(value).decode()
         return f" {text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + '…'}"
@@ -138,6 +141,14 @@ class _Teller:
             "merged": "both are kept",
         }[conflict.resolution]
         return f"{field} of {name} is now{now}: {decided}."
+
+
+def _is_sensitive(contract: Contract, path: str, value: Json | Absent) -> bool:
+    """Whether a value is sensitive, or any member inside it is."""
+    if contract.rule(path).sensitive:
+        return True
+    members = value.items() if type(value) is dict else ()
+    return any(_is_sensitive(contract, path + path_of((name,)), member) for name, member in members)
 
 
 def _count(number: int, what: str) -> str:

@@ -28,6 +28,8 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
     observed: Observation | None
     merged: Merged | None
     """None where nothing changes, or where the actual state isn't known."""
+    notes: tuple[str, ...] = ()
+    """About rules of the contract that gave no answer."""
 
     @property
     def is_needed(self) -> bool:
@@ -49,16 +51,24 @@ def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed:
     before = history.tree
     after = without(history.entries, history.undone | numbers, history.contract)
     merged = None
+    notes: list[str] = []
     if observed is not None and observed.exists is not None and not equal(before, after):
         known = observed
         actual: Json | Absent = known.fields if known.exists else ABSENT
 
         def resolve(conflict: Conflict) -> Resolved:
-            return decide(conflict, history.contract, _undone_action(history, numbers, conflict.tokens), known)
+            undone = _undone_action(history, numbers, conflict.tokens)
+            return decide(conflict, history.contract, undone, known, notes)
 
         merged = merge(before, after, actual, history.contract, resolve)
     return ResourceUndo(
-        history=history, numbers=frozenset(numbers), before=before, after=after, observed=observed, merged=merged
+        history=history,
+        numbers=frozenset(numbers),
+        before=before,
+        after=after,
+        observed=observed,
+        merged=merged,
+        notes=tuple(notes),
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 import orjson
-from reconciler.contracts.loader import load_contracts
 
+from reconciler.contracts.loader import load_contracts
 from reconciler.contracts.model import ContractSet
 from reconciler.json_form import action_from_json, from_json, observation_from_json, to_json
 from reconciler.offline import applied, diffed, folded, latest_observations, planned
@@ -50,6 +50,7 @@ def fold(actions_file: Path, contracts_folder: Path | None) -> None:
 @_contracts
 def diff(actions_file: Path, actual_file: Path, contracts_folder: Path | None) -> None:
     """Compare expected with actual state: one line a resource, with the command that would be sent."""
+    _check_one_stdin(actions_file, actual_file)
     observations = _read_observations(actual_file)
     _print_lines(diffed(_read_actions(actions_file), observations, _load(contracts_folder)))
 
@@ -64,10 +65,13 @@ def plan(
     actions_file: Path, actual_file: Path, request_file: Path, contracts_folder: Path | None, now: str | None
 ) -> None:
     """Plan a rollback. Exits with 3 if a contract rejects it."""
+    _check_one_stdin(actions_file, actual_file, request_file)
     request = _located(request_file, None, request_from_json, _read_json(request_file))
     instant = None if now is None else _located(Path("--now"), None, parse_instant, now)
-    result = planned(
-        list(_read_actions(actions_file)), _read_observations(actual_file), request, _load(contracts_folder), instant
+    contracts = _load(contracts_folder)
+    actions, observations = list(_read_actions(actions_file)), _read_observations(actual_file)
+    result = _located(
+        request_file, None, lambda asked: planned(actions, observations, asked, contracts, instant), request
     )
     _print_lines(iter([to_json(result)]))
     if result.status == "rejected":
@@ -79,6 +83,7 @@ def plan(
 @_actual
 def apply(plan_file: Path, actual_file: Path) -> None:
     """Apply every command of a plan to actual state: one line a resource."""
+    _check_one_stdin(plan_file, actual_file)
     result = _located(plan_file, None, lambda data: from_json(Plan, data), _read_json(plan_file))
     latest = latest_observations(_read_observations(actual_file))
     refusals: list[str] = []
@@ -88,6 +93,11 @@ def apply(plan_file: Path, actual_file: Path) -> None:
         click.echo(f"reconciler: {refusal}", err=True)
     if refusals:
         sys.exit(1)
+
+
+def _check_one_stdin(*files: Path) -> None:
+    if [str(file) for file in files].count("-") > 1:
+        raise InputError("only one file can be '-', the standard input; give the others by their names")
 
 
 def _load(folder: Path | None) -> ContractSet:

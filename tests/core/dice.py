@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeAlias, TypeVar
 
@@ -26,7 +26,7 @@ def _numbers(count: int) -> st.SearchStrategy[int]:
 class Dice:
     """Throws of one hypothesis `draw`."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
+    def __init__(self, draw: Callable[[st.SearchStrategy[int]], int]) -> None:
         self._draw = draw
 
     def below(self, count: int) -> int:

@@ -46,7 +46,8 @@ def wild_actions(draw: st.DrawFn, max_size: int = 8) -> list[Action]:
             unset = sorted({pointer(dice.anywhere()) for _ in range(dice.below(3))} - set_.keys())
         if operation != "create" and not dice.one_in(4):
             named = [pointer(dice.anywhere()) for _ in range(dice.below(3))]
-            before = {path: dice.value() for path in [*named, *dice.some([*set_, *unset])]}
+            written = dice.some([*set_, *unset])
+            before = {path: dice.value() if path else dice.object() for path in [*named, *written]}
             if dice.one_in(6):
                 before[""] = dice.object()
         actions.append(make_action(number, operation=operation, set=set_, unset=unset, before=before))

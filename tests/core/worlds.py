@@ -6,6 +6,7 @@ A world knows more than its log does: what really was there first, and each writ
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -120,7 +121,7 @@ def _acted(
     else:
         written = {dice.place(document): ABSENT if dice.one_in(3) else dice.value() for _ in range(1 + dice.below(3))}
         if how != "whole":
-            written = {tokens: value for tokens, value in written.items() if _is_told(document, tokens, written)}
+            written = {tokens: written[tokens] for tokens in _told(document, written)}
         before: dict[str, Json] | None = None
         if how == "whole":
             before = {"": document}
@@ -139,7 +140,12 @@ def _acted(
     return replayed(document, steps)
 
 
-def _is_told(document: Json | Absent, tokens: Place, written: dict[Place, Json | Absent]) -> bool:
-    """Whether an action that tells of no more than it names leaves nothing out: it would, if it made an object above."""
-    above = [other for other in written if other != tokens and tokens[: len(other)] == other]
-    return bool(above) or isinstance(at(document, tokens[:-1]), dict)
+def _told(document: Json | Absent, places: Iterable[Place]) -> list[Place]:
+    """The places that an action which tells of no more than it names may write: it would leave something out if it made an
+    object above one of them."""
+    told: list[Place] = []
+    for tokens in sorted(places):
+        is_below = any(tokens[: len(above)] == above for above in told)
+        if is_below or isinstance(at(document, tokens[:-1]), dict):
+            told.append(tokens)
+    return told
