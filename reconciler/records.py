@@ -199,17 +199,146 @@ class Decision(Record, frozen=True, kw_only=True):
     occurred_at: Instant
 
 
-class UndoStep(Record, frozen=True, kw_only=True):
-    """An order from a rollback to a resource: leave these operations out of the history, and correct the target so."""
+class Resolution(Record, frozen=True, kw_only=True):
+    """A person's decision on one conflict: keep what is there, force what the undo wants, or set a value.
 
+    Bound to what the person saw: where the target holds something else than ``seen`` by now, the decision doesn't count.
+    """
+
+    resource: str
+    path: str
+    take: Literal["keep", "force", "value"]
+    value: Json | Absent = ABSENT
+    seen: Json | Absent = ABSENT
+
+
+class UndoStep(Record, frozen=True, kw_only=True):
+    """An order from a rollback to a resource.
+
+    ``undo``: leave these entries of the history (``numbers``, of ``operations``) out, and correct the target so, but do
+    no more than ``planned``. ``compensate``: make good the effect that the action ``action_id`` had. ``withdraw``: forget
+    the step ``step_id`` if its command hasn't been sent.
+    """
+
+    step_id: str
     rollback_id: str
     resource: str
-    operations: list[str]
-    wave: int = 0
+    verb: Literal["undo", "compensate", "withdraw"] = "undo"
+    operations: list[str] = []
+    numbers: list[int] = []
+    planned: list[Change] = []
+    planned_action: CommandAction | None = None
+    """The action of the planned command; None where the plan changes nothing at the target."""
+    action_id: str | None = None
+    compensation: Compensation | None = None
+    resolutions: list[Resolution] = []
+    wave: int = 1
     contract: str | None = None
+    """The digest of the contract that the rollback is pinned to."""
+    requested_by: Actor | None = None
     reason: str = ""
     occurred_at: Instant
     traceparent: str | None = None
+
+
+StepStatus: TypeAlias = Literal[
+    "sent",  # the command is on its way
+    "retrying",  # it failed for a passing reason and will be sent again
+    "applied",  # the target says that it did it, or had done it
+    "unchanged",  # there was nothing to do at the target
+    "verified",  # a later observation shows it
+    "contradicted",  # a later observation shows something else
+    "conflict",  # somebody changed a field that the plan didn't show as changed: nothing was done
+    "outdated",  # more would have to be done than the plan said, or under another contract: nothing was done
+    "failed",  # for good: nothing was done
+    "withdrawn",
+]
+
+
+class StepConflict(Record, frozen=True, kw_only=True):
+    """A field on which a person must decide."""
+
+    path: str
+    before: Json | Absent = ABSENT
+    after: Json | Absent = ABSENT
+    actual: Json | Absent = ABSENT
+
+
+class StepReport(Record, frozen=True, kw_only=True):
+    """What a resource says to a rollback about one of its steps. Its key is the rollback."""
+
+    report_id: str
+    rollback_id: str
+    step_id: str
+    resource: str
+    status: StepStatus
+    changes: list[Change] = []
+    """What was sent, or was to be sent."""
+    conflicts: list[StepConflict] = []
+    command_id: str | None = None
+    attempt: int = 1
+    is_timeout: bool = False
+    """Of ``retrying``: no outcome came in time."""
+    error: str | None = None
+    occurred_at: Instant
+    traceparent: str | None = None
+
+
+class GatherQuery(Record, frozen=True, kw_only=True):
+    """A rollback's question to one partition: which resources does this concern, and what is known of them?
+
+    All that is named is added up: the selector's operations, those in ``operations``, those that name one in
+    ``depended_on`` in their `depends_on`, and resources that refer to one in ``referenced`` or are in ``resources``.
+    ``standing``: what the selector or ``operations`` match later is told as well, as it arrives.
+    """
+
+    rollback_id: str
+    round: int
+    partition: int
+    select: Selector | None = None
+    operations: list[str] = []
+    depended_on: list[str] = []
+    referenced: list[str] = []
+    resources: list[str] = []
+    standing: bool = False
+    occurred_at: Instant
+
+
+class Dossier(Record, frozen=True, kw_only=True):
+    """All that a partition knows of one resource, for planning. ``base`` and ``entries`` are the JSON texts of the history's
+    store (`reconciler.machines.head`), ``observation`` the last one that said anything."""
+
+    resource: str
+    base: str | None = None
+    collapsed: int = 0
+    entries: list[str] = []
+    in_flight: dict[str, Instant] = {}
+    observation: Observation | None = None
+    is_held: bool = False
+    partition: int = 0
+    offsets: dict[str, int] = {}
+    """Where each action stands in its partition of workflow.actions, by action_id."""
+
+
+class Gathered(Record, frozen=True, kw_only=True):
+    """One partition's answer to a GatherQuery, or a part of it. Its key is the rollback.
+
+    ``parts`` says how many records the answer has; ``part`` counts from 1. ``complete_up_to`` is the offset of the
+    partition of workflow.actions up to which the answer is complete. ``is_late``: it belongs to a standing query, and
+    tells of actions that arrived after the answer.
+    """
+
+    rollback_id: str
+    round: int
+    partition: int
+    part: int = 1
+    parts: int = 1
+    complete_up_to: int = 0
+    matched: list[str] = []
+    """The operations that the selector matched."""
+    dossiers: list[Dossier] = []
+    is_late: bool = False
+    occurred_at: Instant
 
 
 class Approval(Record, frozen=True, kw_only=True):
@@ -235,32 +364,44 @@ class Selector(Record, frozen=True, kw_only=True, rename={"from_at": "from", "to
     to_at: Instant | None = None
 
 
+RequestVerb: TypeAlias = Literal["request", "approve", "cancel", "resume", "resolve"]
+
+
 class RollbackRequest(Record, frozen=True, kw_only=True):
-    """A request to undo operations."""
+    """What a person says to a rollback. The first word on it is ``request``, which alone has a selector.
+
+    ``approve`` carries ``approvals``; ``cancel`` and ``resume`` a reason; ``resolve`` the ``resolutions`` of conflicts.
+    """
 
     rollback_id: str
-    select: Selector
+    verb: RequestVerb = "request"
+    request_id: str = ""
+    """The same request twice is one; without an id, a digest of the content."""
+    select: Selector | None = None
     reason: str = ""
     requested_by: Actor | None = None
     roles: list[str] = []
     mode: Literal["plan", "execute"] = "plan"
     approvals: list[Approval] = []
+    resolutions: list[Resolution] = []
+    plan_hash: str | None = None
+    """The plan that the person saw."""
     requested_at: Instant | None = None
+    traceparent: str | None = None
 
 
 RollbackStatus: TypeAlias = Literal[
-    "requested",
+    "gathering",
     "executable",
     "needs_approval",
-    "rejected",
-    "nothing_to_do",
     "executing",
     "verifying",
+    "nothing_to_do",
     "completed",
-    "partially_completed",
+    "partial",
     "halted",
+    "rejected",
     "cancelled",
-    "failed",
 ]
 
 

@@ -15,10 +15,28 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from reconciler.records import Action, Alert, Command, Decision, DriftEvent, Observation, Outcome, Timer, UndoStep
+from reconciler.records import (
+    Action,
+    Alert,
+    Command,
+    Decision,
+    DriftEvent,
+    Gathered,
+    GatherQuery,
+    Observation,
+    Outcome,
+    RollbackEvent,
+    RollbackRequest,
+    StepReport,
+    Timer,
+    UndoStep,
+)
 
 Event: TypeAlias = Action | Observation | Outcome | UndoStep | Decision | Timer
 """What happens to a resource. All are keyed by it, in topics of one partition count."""
+
+RollbackInput: TypeAlias = RollbackRequest | Gathered | StepReport | Timer
+"""What happens to a rollback; likewise. A timer's ``resource`` is the rollback's id here."""
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -41,6 +59,36 @@ class EmitAlert(Effect, frozen=True):
     """Tell people."""
 
     alert: Alert
+
+
+class EmitAction(Effect, frozen=True):
+    """Write an action of our own, the reversal of an operation, to the ledger. Its id makes it known when it comes back."""
+
+    action: Action
+
+
+class EmitReport(Effect, frozen=True):
+    """Tell a rollback what became of a step."""
+
+    report: StepReport
+
+
+class EmitQuery(Effect, frozen=True):
+    """Ask a partition."""
+
+    query: GatherQuery
+
+
+class EmitUndoStep(Effect, frozen=True):
+    """Order a resource to undo."""
+
+    step: UndoStep
+
+
+class EmitRollback(Effect, frozen=True):
+    """Publish a change of a rollback's status."""
+
+    event: RollbackEvent
 
 
 class AppendHistory(Effect, frozen=True):

@@ -11,8 +11,10 @@ from reconciler.values.errors import InputError
 _ONE_OF = ("run_id", "operations", "workflow_id", "actor", "system", "resource")
 
 
-def selected(estate: Estate, selector: Selector) -> list[str]:
+def selected(estate: Estate, selector: Selector | None) -> list[str]:
     """The operations that a selector names, in the order of the log. Raises InputError for a selector that isn't one."""
+    if selector is None:
+        raise InputError("must say what to undo", field="select")
     named = [name for name in _ONE_OF if getattr(selector, name) is not None]
     if len(named) != 1:
         raise InputError(f"must name exactly one of {', '.join(_ONE_OF)}; it names {named or 'none'}", field="select")
