@@ -46,6 +46,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     action: Action
     facts: Facts = NO_FACTS
+    link: int = 0
+    """The position of the action among all records of the resource in the ledger, from 1; 0 where it hasn't come by there,
+    as a reversal of our own when it is written down."""
+    chain: str = ""
+    """The ledger's chain (`reconciler.history.chain`) with the action as its last link."""
 
     @property
     def operation_id(self) -> str:

@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from reconciler.history.chain import FIRST
 from reconciler.history.entry import Entry
 from reconciler.history.tree import UNKNOWN, Node
 from reconciler.machines.protocol import HistoryReader
@@ -56,6 +57,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tree: Node = UNKNOWN
     entries: int = 0
     """The number of the last entry of the history."""
+    links: int = 0
+    """How many records of the ledger were taken, at whatever stage."""
+    chain: str = FIRST
+    """The last link of the ledger's chain (`reconciler.history.chain`)."""
     collapsed: int = 0
     """Entries up to this number are no more in the history: they collapsed into its base."""
     undone: list[int] = []

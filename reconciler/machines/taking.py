@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from reconciler.contracts.model import Contract
+from reconciler.history.chain import linked
 from reconciler.history.entry import Entry
 from reconciler.history.fold import fold
 from reconciler.history.resource import MAX_OPERATIONS
@@ -41,16 +42,17 @@ class Stepped(NamedTuple):
 
 def take_action(head: Head, action: Action, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     """Takes an action of whatever stage. An action that was taken before changes nothing."""
+    links, chain = head.links + 1, linked(head.chain, action)
     if action.stage == "initiated":
         in_flight = {**head.in_flight, action.operation_id: min(action.occurred_at, now)}
         while len(in_flight) > _REMEMBERED_IN_FLIGHT:
             del in_flight[min(in_flight, key=lambda name: in_flight[name])]
-        return Stepped(msgspec.structs.replace(head, in_flight=in_flight))
+        return Stepped(msgspec.structs.replace(head, in_flight=in_flight, links=links, chain=chain))
     ended = head.in_flight
     if action.operation_id in ended:
         ended = {name: since for name, since in ended.items() if name != action.operation_id}
     if action.stage == "failed":
-        return Stepped(msgspec.structs.replace(head, in_flight=ended))
+        return Stepped(msgspec.structs.replace(head, in_flight=ended, links=links, chain=chain))
     known = entry_of(history, action.action_id)
     if known is not None:
         return _again(head, known, action, now)
@@ -63,12 +65,20 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
         tree = without(entries, frozenset(undone), contract, base)
     else:
         tree, entry = fold(tree, number, action, contract, _pre_state(action, history, contract))
+    entry = msgspec.structs.replace(entry, link=links, chain=chain)
     last_write_at = head.last_write_at
     if action.operation != "effect":
         at = min(action.occurred_at, now)
         last_write_at = at if last_write_at is None else max(at, last_write_at)
     head = msgspec.structs.replace(
-        head, tree=tree, entries=number, undone=undone, in_flight=ended, last_write_at=last_write_at
+        head,
+        tree=tree,
+        entries=number,
+        undone=undone,
+        in_flight=ended,
+        last_write_at=last_write_at,
+        links=links,
+        chain=chain,
     )
     effects: tuple[Effect, ...] = (AppendHistory(ACTION_PREFIX + action.action_id, encode(entry)),)
     if number - head.collapsed > MAX_OPERATIONS + _COLLAPSED_AT_ONCE:
@@ -79,12 +89,20 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
 
 def _again(head: Head, known: Entry, action: Action, now: Instant) -> Stepped:
     if action_digest(known.action) == action_digest(action):
-        return Stepped(head)
+        return Stepped(head) if known.link else _link(head, known, action)
     message = (
         f"The action {action.action_id} on {action.resource} came again with another content; the first one stands."
         " Give every action an id of its own."
     )
     return Stepped(head, (alert("action_contradicted", action.resource, message, now, action.action_id),))
+
+
+def _link(head: Head, known: Entry, action: Action) -> Stepped:
+    """A reversal of our own, which the history has had since it was decided, comes by in the ledger and becomes its link."""
+    links, chain = head.links + 1, linked(head.chain, action)
+    entry = msgspec.structs.replace(known, link=links, chain=chain)
+    head = msgspec.structs.replace(head, links=links, chain=chain)
+    return Stepped(head, (AppendHistory(ACTION_PREFIX + action.action_id, encode(entry)),))
 
 
 def alert(kind: str, resource: str, message: str, now: Instant, *about: Json) -> EmitAlert:
