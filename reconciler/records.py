@@ -68,6 +68,8 @@ class Action(Record, frozen=True, kw_only=True):
     version_before: str | None = None
     version_after: str | None = None
     traceparent: str | None = None
+    origin: str | None = None
+    """The command of ours of which this is the echo: an automation at the target passed its mark on."""
 
 
 class Observation(Record, frozen=True, kw_only=True):
@@ -120,6 +122,8 @@ class Command(Record, frozen=True, kw_only=True):
     issued_at: Instant | None = None
     expires_at: Instant | None = None
     traceparent: str | None = None
+    origin: str | None = None
+    """The mark for the target to pass on to its automations; None: the command's id."""
 
 
 class Outcome(Record, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ import msgspec
 
 from reconciler.records import Record
 from reconciler.values.errors import InputError
-from reconciler.values.resource_key import parse_resource_key
 from reconciler.wire.errors import DecodeError, EncodeError
 from reconciler.wire.strict_reader import AvroSchema, read_bytes, read_int, read_long, read_string
 
@@ -31,7 +30,7 @@ class SourceOffset(Record, frozen=True, kw_only=True):
 
 
 class ExpectedHead(Record, frozen=True, kw_only=True):
-    """What a table holds for one resource, except for its history. ``state`` is the machine's encoding: JSON text."""
+    """What a table holds for one resource or rollback, except for its history. ``state`` is the machine's encoding: JSON text."""
 
     table: str
     resource: str
@@ -151,7 +150,6 @@ def read_head(data: bytes) -> ExpectedHead | None:
     try:
         table, at = read_string(data, _PREFIX_BYTES)
         resource, at = read_string(data, at)
-        parse_resource_key(resource)
         machine_version, at = read_int(data, at)
         epoch, at = read_long(data, at)
         sources, at = _read_sources(data, at)

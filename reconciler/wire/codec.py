@@ -40,7 +40,8 @@ MAX_RECORD_BYTES: Final = 1024 * 1024
 """Kafka's own default for a record batch (`message.max.bytes`, 1,048,588), less its overhead."""
 
 MAX_STATE_BYTES: Final = 8 * 1024 * 1024
-"""For heads and history entries, which we write ourselves; `reconciler.wire.topics` sets their topics so."""
+"""For heads, history entries and what is gathered of them, which we write ourselves;
+`reconciler.wire.topics` sets their topics so."""
 
 MAGIC: Final = 0
 _PREFIX_BYTES: Final = 5
@@ -51,7 +52,7 @@ Reader: TypeAlias = Callable[[bytes], Record]
 Writer: TypeAlias = Callable[[Record], bytes]
 
 _NAMES: Final = {kind: name for name, kind in RECORDS.items()}
-_STATE_KINDS: Final = ("expected_head", "history_entry")
+_STATE_KINDS: Final = ("expected_head", "history_entry", "gathered")
 
 
 class SchemaIds(Protocol):

@@ -29,14 +29,20 @@ from reconciler.records import (
     Command,
     Compensation,
     Decision,
+    Dossier,
     DriftEvent,
     FieldDrift,
+    Gathered,
+    GatherQuery,
     Observation,
     Outcome,
     Record,
+    Resolution,
     RollbackEvent,
     RollbackRequest,
     Selector,
+    StepConflict,
+    StepReport,
     Timer,
     UndoStep,
 )
@@ -65,10 +71,24 @@ RECORDS: Final[dict[str, type[Record]]] = {
     "timer": Timer,
     "undo_step": UndoStep,
     "decision": Decision,
+    "step_report": StepReport,
+    "gather_query": GatherQuery,
+    "gathered": Gathered,
 }
 """The record of each schema, by the schema's file name."""
 
-_NESTED: Final[tuple[type[Record], ...]] = (Actor, Approval, Change, Compensation, FieldDrift, Selector, SourceOffset)
+_NESTED: Final[tuple[type[Record], ...]] = (
+    Actor,
+    Approval,
+    Change,
+    Compensation,
+    Dossier,
+    FieldDrift,
+    Resolution,
+    Selector,
+    SourceOffset,
+    StepConflict,
+)
 _CLASSES: Final = {kind.__name__: kind for kind in (*RECORDS.values(), *_NESTED)}
 
 _NO_VALUE: Final = object()

@@ -12,11 +12,14 @@ from reconciler.records import (
     Command,
     Decision,
     DriftEvent,
+    Gathered,
+    GatherQuery,
     Observation,
     Outcome,
     Record,
     RollbackEvent,
     RollbackRequest,
+    StepReport,
     Timer,
     UndoStep,
 )
@@ -70,6 +73,12 @@ class TopicNames:
         self.timers = self._name("reconciler.internal.timers")
         self.undo_steps = self._name("reconciler.internal.undo-steps")
         self.decisions = self._name("reconciler.internal.decisions")
+        self.gather_queries = self._name("reconciler.internal.gather-queries")
+        self.gathered = self._name("reconciler.internal.gathered")
+        self.step_reports = self._name("reconciler.internal.step-reports")
+        self.rollbacks = self._name("reconciler.internal.rollbacks")
+        self.rollback_history = self._name("reconciler.internal.rollback-history")
+        self.rollback_timers = self._name("reconciler.internal.rollback-timers")
 
     def reversal(self, system: str) -> str:
         """The topic of a system's commands. Raises InputError where Kafka would not take the name."""
@@ -104,5 +113,11 @@ class TopicNames:
             TopicSpec(self.timers, Timer, delete, 7 * _DAY_MS),
             TopicSpec(self.undo_steps, UndoStep, delete, 90 * _DAY_MS),
             TopicSpec(self.decisions, Decision, delete, FOREVER_MS),
+            TopicSpec(self.gather_queries, GatherQuery, delete, 90 * _DAY_MS),
+            TopicSpec(self.gathered, Gathered, delete, 90 * _DAY_MS, MAX_STATE_BYTES),
+            TopicSpec(self.step_reports, StepReport, delete, 90 * _DAY_MS),
+            TopicSpec(self.rollbacks, ExpectedHead, compact, None, MAX_STATE_BYTES),
+            TopicSpec(self.rollback_history, HistoryEntry, compact, None, MAX_STATE_BYTES),
+            TopicSpec(self.rollback_timers, Timer, delete, 7 * _DAY_MS),
             *(TopicSpec(self.reversal(system), Command, delete, 14 * _DAY_MS) for system in systems),
         )

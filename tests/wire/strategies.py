@@ -87,6 +87,7 @@ def actions(draw: st.DrawFn) -> records.Action:
             version_before=draw(optional(TEXTS)),
             version_after=draw(optional(TEXTS)),
             traceparent=draw(TRACE),
+            origin=draw(optional(TEXTS)),
         )
     )
 
@@ -115,6 +116,7 @@ def full_action() -> records.Action:
         version_before="v6",
         version_after="v7",
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        origin="c4",
     )
 
 
@@ -154,6 +156,7 @@ COMMANDS = st.builds(
     issued_at=optional(LONGS),
     expires_at=optional(LONGS),
     traceparent=TRACE,
+    origin=optional(TEXTS),
 )
 OUTCOMES = st.builds(
     records.Outcome,
@@ -208,22 +211,35 @@ APPROVALS = st.builds(
     approved_at=optional(LONGS),
 )
 MODES = st.sampled_from(["plan", "execute"])
+RESOLUTIONS = st.builds(
+    records.Resolution,
+    resource=RESOURCES,
+    path=PATHS,
+    take=st.sampled_from(["keep", "force", "value"]),
+    value=maybe_absent(JSON),
+    seen=maybe_absent(JSON),
+)
 ROLLBACK_REQUESTS = st.builds(
     records.RollbackRequest,
     rollback_id=TEXTS,
-    select=SELECTORS,
+    verb=st.sampled_from(["request", "approve", "cancel", "resume", "resolve"]),
+    request_id=TEXTS,
+    select=optional(SELECTORS),
     reason=TEXTS,
     requested_by=optional(ACTORS),
     roles=st.lists(TEXTS, max_size=2),
     mode=MODES,
     approvals=st.lists(APPROVALS, max_size=2),
+    resolutions=st.lists(RESOLUTIONS, max_size=2),
+    plan_hash=optional(TEXTS),
     requested_at=optional(LONGS),
+    traceparent=TRACE,
 )
 ROLLBACK_EVENTS = st.builds(
     records.RollbackEvent,
     event_id=TEXTS,
     rollback_id=TEXTS,
-    status=st.sampled_from(["requested", "executable", "halted", "failed"]),
+    status=st.sampled_from(["gathering", "executable", "halted", "partial", "cancelled"]),
     occurred_at=LONGS,
     sequence=LONGS,
     mode=MODES,
@@ -251,17 +267,102 @@ ALERTS = st.builds(
     occurred_at=LONGS,
     severity=st.sampled_from(["warning", "critical"]),
 )
-TIMERS = st.builds(records.Timer, resource=RESOURCES, due_at=LONGS)
+TIMERS = st.builds(records.Timer, resource=RESOURCES | WORDS, due_at=LONGS)
 UNDO_STEPS = st.builds(
     records.UndoStep,
+    step_id=TEXTS,
     rollback_id=TEXTS,
     resource=RESOURCES,
+    verb=st.sampled_from(["undo", "compensate", "withdraw"]),
     operations=st.lists(TEXTS, max_size=3),
+    numbers=st.lists(LONGS, max_size=3),
+    planned=st.lists(CHANGES, max_size=2),
+    planned_action=optional(st.sampled_from(["patch", "create", "delete", "compensate"])),
+    action_id=optional(TEXTS),
+    compensation=optional(COMPENSATIONS),
+    resolutions=st.lists(RESOLUTIONS, max_size=2),
     wave=INTS,
     contract=CONTRACTS,
+    requested_by=optional(ACTORS),
     reason=TEXTS,
     occurred_at=LONGS,
     traceparent=TRACE,
+)
+STEP_REPORTS = st.builds(
+    records.StepReport,
+    report_id=TEXTS,
+    rollback_id=TEXTS,
+    step_id=TEXTS,
+    resource=RESOURCES,
+    status=st.sampled_from(
+        [
+            "sent",
+            "retrying",
+            "applied",
+            "unchanged",
+            "verified",
+            "contradicted",
+            "conflict",
+            "outdated",
+            "failed",
+            "withdrawn",
+        ]
+    ),
+    changes=st.lists(CHANGES, max_size=2),
+    conflicts=st.lists(
+        st.builds(
+            records.StepConflict,
+            path=PATHS,
+            before=maybe_absent(JSON),
+            after=maybe_absent(JSON),
+            actual=maybe_absent(JSON),
+        ),
+        max_size=2,
+    ),
+    command_id=optional(TEXTS),
+    attempt=INTS,
+    is_timeout=st.booleans(),
+    error=optional(TEXTS),
+    occurred_at=LONGS,
+    traceparent=TRACE,
+)
+GATHER_QUERIES = st.builds(
+    records.GatherQuery,
+    rollback_id=TEXTS,
+    round=INTS,
+    partition=INTS,
+    select=optional(SELECTORS),
+    operations=st.lists(TEXTS, max_size=3),
+    depended_on=st.lists(TEXTS, max_size=3),
+    referenced=st.lists(RESOURCES, max_size=3),
+    resources=st.lists(RESOURCES, max_size=3),
+    standing=st.booleans(),
+    occurred_at=LONGS,
+)
+DOSSIERS = st.builds(
+    records.Dossier,
+    resource=RESOURCES,
+    base=optional(TEXTS),
+    collapsed=LONGS,
+    entries=st.lists(TEXTS, max_size=3),
+    in_flight=st.dictionaries(TEXTS, LONGS, max_size=2),
+    observation=optional(OBSERVATIONS),
+    is_held=st.booleans(),
+    partition=INTS,
+    offsets=st.dictionaries(TEXTS, LONGS, max_size=2),
+)
+GATHERED = st.builds(
+    records.Gathered,
+    rollback_id=TEXTS,
+    round=INTS,
+    partition=INTS,
+    part=INTS,
+    parts=INTS,
+    complete_up_to=LONGS,
+    matched=st.lists(TEXTS, max_size=3),
+    dossiers=st.lists(DOSSIERS, max_size=2),
+    is_late=st.booleans(),
+    occurred_at=LONGS,
 )
 DECISIONS = st.builds(
     records.Decision,
@@ -277,7 +378,7 @@ DECISIONS = st.builds(
 EXPECTED_HEADS = st.builds(
     changelog.ExpectedHead,
     table=TEXTS,
-    resource=RESOURCES,
+    resource=RESOURCES | WORDS,
     machine_version=INTS,
     epoch=LONGS,
     sources=st.lists(
@@ -289,7 +390,7 @@ EXPECTED_HEADS = st.builds(
 HISTORY_ENTRIES = st.builds(
     changelog.HistoryEntry,
     table=TEXTS,
-    resource=RESOURCES | st.just(""),
+    resource=RESOURCES | TEXTS,
     entry_id=TEXTS,
     machine_version=INTS,
     epoch=LONGS,
@@ -310,5 +411,8 @@ BY_SCHEMA: dict[str, st.SearchStrategy[Record]] = {
     "timer": TIMERS,
     "undo_step": UNDO_STEPS,
     "decision": DECISIONS,
+    "step_report": STEP_REPORTS,
+    "gather_query": GATHER_QUERIES,
+    "gathered": GATHERED,
 }
 RECORDS = st.one_of(*BY_SCHEMA.values())

@@ -38,6 +38,12 @@ def test_settings() -> None:
         "reconciler.internal.timers": (delete, 7 * DAY_MS),
         "reconciler.internal.undo-steps": (delete, 90 * DAY_MS),
         "reconciler.internal.decisions": (delete, -1),
+        "reconciler.internal.gather-queries": (delete, 90 * DAY_MS),
+        "reconciler.internal.gathered": (delete, 90 * DAY_MS),
+        "reconciler.internal.step-reports": (delete, 90 * DAY_MS),
+        "reconciler.internal.rollbacks": (compact, None),
+        "reconciler.internal.rollback-history": (compact, None),
+        "reconciler.internal.rollback-timers": (delete, 7 * DAY_MS),
     }
 
 
