@@ -10,15 +10,28 @@ import msgspec
 from reconciler.command import corrective
 from reconciler.contracts.cel import approvals_needed, forbidden
 from reconciler.contracts.model import ApprovalRule, Contract
+from reconciler.history.entry import Entry
+from reconciler.history.resource import ResourceHistory
 from reconciler.plan.blocking import blocked_alone, compensation_of, unknown_neighbours
 from reconciler.plan.commands import undo_command
 from reconciler.plan.dependants import Dependant, dependants, references_of
 from reconciler.plan.estate import Estate
-from reconciler.plan.model import ApprovalNeeded, Blocked, Kept, Plan, PlannedConflict, PlanStatus, Unchanged
+from reconciler.plan.model import (
+    ApprovalNeeded,
+    Blocked,
+    FallbackCompensation,
+    Kept,
+    Plan,
+    Planned,
+    PlannedConflict,
+    PlannedStep,
+    PlanStatus,
+    Unchanged,
+)
 from reconciler.plan.selection import selected
 from reconciler.plan.story import tell
 from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, kept_fields, undo_resource
-from reconciler.plan.waves import layers
+from reconciler.plan.waves import layers, reachable
 from reconciler.records import Action, Actor, Approval, Command, Observation, RollbackRequest
 from reconciler.values.instant import SECOND, Instant, format_instant
 from reconciler.values.json_value import Json, canonical
@@ -30,9 +43,14 @@ def build_plan(request: RollbackRequest, estate: Estate, observations: Sequence[
 
     Raises InputError where the request's selector is none.
     """
+    return build(request, estate, observations, now).plan
+
+
+def build(request: RollbackRequest, estate: Estate, observations: Sequence[Observation], now: Instant) -> Planned:
+    """The plan with all that is needed to carry it out. Raises InputError where the request's selector is none."""
     work = _Planning(request, estate, {item.resource: item for item in observations}, now)
     work.settle()
-    return work.plan()
+    return work.planned()
 
 
 class _Planning:
@@ -49,6 +67,10 @@ class _Planning:
         # The selection in the order of the log; what cascades joins it, as long as what it stands on is to be undone.
         self._selection = dict.fromkeys(selected(estate, request.select))
         self._cascaded: dict[str, Dependant] = {}
+        # The graph: a vertex is a resource, or an effect on one; an edge leads to what must wait.
+        self._commands_by_vertex: dict[str, Command] = {}
+        self._layers: list[list[str]] = []
+        self._after: dict[str, set[str]] = {}
 
     # -- which operations
 
@@ -147,14 +169,65 @@ class _Planning:
 
     # -- what is done about them
 
-    def plan(self) -> Plan:
-        """The plan, once nothing changes any more."""
+    def planned(self) -> Planned:
+        """The plan and its steps, once nothing changes any more."""
+        plan = self._plan()
+        removals = sorted(
+            resource for resource, undo in self._undos.items() if undo.merged is not None and undo.merged.removal
+        )
+        return Planned(
+            plan=plan,
+            steps=[] if plan.status == "rejected" else self._steps(),
+            cascades=list(self._cascaded),
+            removals=removals,
+        )
+
+    def _steps(self) -> list[PlannedStep]:
+        """One step for each vertex. A layer that needs no command goes with the next one that does."""
+        commands, layered, after = self._commands_by_vertex, self._layers, self._after
+        operations = self._operations_by_vertex()
+        held = {resource for resource, undo in self._undos.items() if undo.is_held}
+        behind = reachable(held, after) - held
+        with_commands = sum(any(vertex in commands for vertex in layer) for layer in layered)
+        steps, wave = [], 1
+        for layer in layered:
+            for vertex in layer:
+                resource, entry = operations[vertex][0]
+                is_effect = entry.action.operation == "effect"
+                steps.append(
+                    PlannedStep(
+                        resource=resource.resource,
+                        wave=min(wave, max(with_commands, 1)),
+                        operations=list(dict.fromkeys(item.operation_id for _, item in operations[vertex])),
+                        numbers=sorted(item.number for _, item in operations[vertex]),
+                        action_id=entry.action.action_id if is_effect else None,
+                        command=commands.get(vertex),
+                        is_held=vertex in held,
+                        is_behind=vertex in behind,
+                        fallback=[] if is_effect else _fallback(resource, [item for _, item in operations[vertex]]),
+                    )
+                )
+            wave += any(vertex in commands for vertex in layer)
+        return steps
+
+    def _operations_by_vertex(self) -> dict[str, list[tuple[ResourceHistory, Entry]]]:
+        found: dict[str, list[tuple[ResourceHistory, Entry]]] = {}
+        for name in self._selection:
+            if name in self._blocked:
+                continue
+            for history, entry in self._estate.entries_of(name):
+                is_effect = entry.action.operation == "effect"
+                vertex = _effect_vertex(history.resource, entry.number) if is_effect else history.resource
+                found.setdefault(vertex, []).append((history, entry))
+        return found
+
+    def _plan(self) -> Plan:
         request = self._request
         if not self._selection:
             self._notes.append("Nothing is known that the request selects.")
         for name, item in self._cascaded.items():
             self._notes.append(f"{name} is undone as well, because {item.sentence}.")
-        commands = self._commands()
+        commands = self._commands_by_vertex = self._commands()
         waves, cycles = self._waves(commands)
         for cycle in cycles:
             self._notes.append(
@@ -252,14 +325,9 @@ class _Planning:
         for resource, undo in self._undos.items():
             self._order_references(resource, undo, after)
         waves, cycles = layers(latest, after)
-        ordered = [
-            [
-                commands[vertex]
-                for vertex in sorted(wave, key=lambda item: (_reverse(latest[item]), item))
-                if vertex in commands
-            ]
-            for wave in waves
-        ]
+        self._after = after
+        self._layers = [sorted(wave, key=lambda item: (_reverse(latest[item]), item)) for wave in waves]
+        ordered = [[commands[vertex] for vertex in wave if vertex in commands] for wave in self._layers]
         return [wave for wave in ordered if wave], [
             cycle for cycle in cycles if any(item in commands for item in cycle)
         ]
@@ -406,6 +474,20 @@ def hash_of(plan: Plan) -> str:
 
 def _blocked(undo: ResourceUndo, number: int, rule: str, reason: str) -> Blocked:
     return Blocked(operation_id=undo.history.owner_of(number), rule=rule, reason=reason)  # type: ignore[arg-type]
+
+
+def _fallback(history: ResourceHistory, entries: Sequence[Entry]) -> list[FallbackCompensation]:
+    """What makes a resource's undone actions good, should its undo be refused and the contract want that."""
+    if history.contract.fallback != "compensate":
+        return []
+    found = ((entry, compensation_of(history, entry.action)) for entry in entries)
+    return [
+        FallbackCompensation(
+            action_id=entry.action.action_id, operation_id=entry.operation_id, compensation=compensation
+        )
+        for entry, compensation in found
+        if compensation is not None
+    ]
 
 
 def _effect_vertex(resource: str, number: int) -> str:

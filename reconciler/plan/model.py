@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from reconciler.merge.three_way import Resolution
-from reconciler.records import Command, Record
+from reconciler.records import Command, Compensation, Record
 from reconciler.values.json_value import ABSENT, Absent, Json
 
 PlanStatus: TypeAlias = Literal["executable", "needs_approval", "rejected", "nothing_to_do"]
@@ -85,3 +85,40 @@ class Plan(Record, frozen=True, kw_only=True):
     """The digests of the contracts that the plan is pinned to."""
     plan_hash: str = ""
     story: str = ""
+
+
+class FallbackCompensation(Record, frozen=True, kw_only=True):
+    """What makes good an undone action whose undo was refused, where the contract wants that."""
+
+    action_id: str
+    operation_id: str
+    compensation: Compensation
+
+
+class PlannedStep(Record, frozen=True, kw_only=True):
+    """What a plan has to order of one resource: the undo of its entries, or the compensation of one effect."""
+
+    resource: str
+    wave: int
+    operations: list[str]
+    numbers: list[int]
+    action_id: str | None = None
+    """The effect that is made good; None for an undo."""
+    command: Command | None = None
+    """None where nothing changes at the target: what is expected changes all the same."""
+    is_held: bool = False
+    """Whether a conflict that a person must decide keeps it from being done."""
+    is_behind: bool = False
+    """Whether it must wait for one that is held."""
+    fallback: list[FallbackCompensation] = []
+
+
+class Planned(Record, frozen=True, kw_only=True):
+    """A plan and its steps, in the order of the waves. Every step of a wave that the plan shows has that wave's number."""
+
+    plan: Plan
+    steps: list[PlannedStep]
+    cascades: list[str] = []
+    """Operations that are undone as well because others are."""
+    removals: list[str] = []
+    """Resources that would go."""

@@ -31,6 +31,17 @@ def layers(vertices: Iterable[str], edges: Edges) -> tuple[list[list[str]], list
     return [sorted(wave) for wave in waves], [sorted(component) for component in components if len(component) > 1]
 
 
+def reachable(vertices: Iterable[str], edges: Edges) -> set[str]:
+    """The vertices, and all that must wait for one of them, however far behind."""
+    found = set(vertices)
+    work = list(found)
+    while work:
+        new = edges.get(work.pop(), frozenset()) - found
+        found |= new
+        work += new
+    return found
+
+
 def _components(vertices: list[str], edges: Edges) -> list[list[str]]:
     """The strongly connected components, without recursion: a chain of a hundred thousand dependencies is a chain."""
     known = set(vertices)
