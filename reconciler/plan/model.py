@@ -110,7 +110,7 @@ class PlannedStep(Record, frozen=True, kw_only=True):
     """Whether a conflict that a person must decide keeps it from being done."""
     is_behind: bool = False
     """Whether it must wait for one that is held."""
-    fallback: list[FallbackCompensation] = []
+    fallback: list[FallbackCompensation]
 
 
 class Planned(Record, frozen=True, kw_only=True):
@@ -118,7 +118,7 @@ class Planned(Record, frozen=True, kw_only=True):
 
     plan: Plan
     steps: list[PlannedStep]
-    cascades: list[str] = []
+    cascades: list[str]
     """Operations that are undone as well because others are."""
-    removals: list[str] = []
+    removals: list[str]
     """Resources that would go."""
