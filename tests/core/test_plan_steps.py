@@ -15,7 +15,7 @@ FREE = ContractSet((Contract(name="*"),))
 def planned(actions: list[Action], actual: dict[str, dict[str, object]], contracts: ContractSet = FREE) -> Planned:
     request = RollbackRequest(rollback_id="rb", select=Selector(run_id="run"))
     observations = [
-        Observation(resource=resource, exists=True, fields=dict(fields), observed_at=100_000_000)  # type: ignore[arg-type]
+        Observation(resource=resource, exists=True, fields=dict(fields), observed_at=100_000_000)
         for resource, fields in actual.items()
     ]
     return build(request, estate_of(actions, contracts), observations, 200_000_000)
