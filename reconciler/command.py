@@ -26,14 +26,17 @@ def corrective(
     drift_id: str | None = None,
     expect_version: str | None = None,
     compensation: Compensation | None = None,
+    compensated: str | None = None,
 ) -> Command:
-    """A command with its id."""
+    """A command with its id. ``compensated``: the action whose effect a compensation makes good, so that two executions of
+    one effect give two commands."""
     identity = command_id(
         rollback_id or drift_id or "",
         resource,
         action,
         [msgspec.to_builtins(change) for change in changes],
         None if compensation is None else msgspec.to_builtins(compensation),
+        *([] if compensated is None else [compensated]),
     )
     return Command(
         command_id=identity,

@@ -29,7 +29,8 @@ from reconciler.plan.model import (
     Unchanged,
 )
 from reconciler.plan.selection import selected
-from reconciler.plan.story import tell
+from reconciler.plan.story import Story, markdown
+from reconciler.plan.telling import tell_plan
 from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, kept_fields, undo_resource
 from reconciler.plan.waves import layers, reachable
 from reconciler.records import Action, Actor, Approval, Command, Observation, RollbackRequest
@@ -187,11 +188,14 @@ class _Planning:
         commands, layered, after = self._commands_by_vertex, self._layers, self._after
         operations = self._operations_by_vertex()
         held = {resource for resource, undo in self._undos.items() if undo.is_held}
+        kept = {resource for resource, undo in self._undos.items() if undo.is_kept}
         behind = reachable(held, after) - held
         with_commands = sum(any(vertex in commands for vertex in layer) for layer in layered)
         steps, wave = [], 1
         for layer in layered:
             for vertex in layer:
+                if vertex in kept:
+                    continue
                 resource, entry = operations[vertex][0]
                 is_effect = entry.action.operation == "effect"
                 steps.append(
@@ -272,7 +276,15 @@ class _Planning:
         elif needed:
             status = "needs_approval"
         plan = msgspec.structs.replace(content, status=status, approvals_needed=needed, plan_hash=plan_hash)
-        return msgspec.structs.replace(plan, story=tell(plan, request, self._estate))
+        told = tell_plan(plan, request, self._estate, self._archived())
+        return msgspec.structs.replace(plan, story=markdown(told), story_parts=told)
+
+    def _archived(self) -> set[str]:
+        return {
+            resource
+            for resource, undo in self._undos.items()
+            if undo.merged is not None and undo.merged.removal and undo.history.contract.undo.create.by == "archive"
+        }
 
     def _reason(self) -> str:
         request = self._request
@@ -297,6 +309,7 @@ class _Planning:
                         contract=f"{history.contract.name}@{history.contract.version}",
                         rollback_id=self._request.rollback_id,
                         compensation=compensation,
+                        compensated=entry.action.action_id,
                     )
         return commands
 
@@ -445,10 +458,9 @@ class _Planning:
             self._notes += (note for note in undo.notes if note not in self._notes)
             if undo.merged is None or undo.is_held:
                 continue
-            rules = undo.history.contract.undo
-            if undo.merged.removal and rules.create.by == "keep":
+            if undo.is_kept and undo.merged.removal:
                 self._notes.append(f"{resource} stays: its contract keeps what a workflow made.")
-            if undo.merged.creation and rules.delete.by == "keep":
+            elif undo.is_kept:
                 self._notes.append(f"{resource} isn't made again: its contract keeps what a workflow deleted away.")
 
     def _note_sources(self) -> None:
@@ -468,7 +480,9 @@ def _person(actor: Actor | None) -> dict[str, Json]:
 
 def hash_of(plan: Plan) -> str:
     """The digest (BLAKE2b, 32 bytes, hex) of all that a plan would do and of what it would leave undone."""
-    content = msgspec.structs.replace(plan, status="executable", approvals_needed=[], plan_hash="", story="")
+    content = msgspec.structs.replace(
+        plan, status="executable", approvals_needed=[], plan_hash="", story="", story_parts=Story()
+    )
     return hashlib.blake2b(canonical(msgspec.to_builtins(content)), digest_size=32).hexdigest()
 
 

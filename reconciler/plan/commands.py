@@ -15,22 +15,18 @@ from reconciler.values.pointer import path_of, tokens_of, value_at
 def undo_command(undo: ResourceUndo, rollback_id: str, reason: str) -> Command | None:
     """The command that an undo comes to, or None where nothing is to be done or a conflict holds the resource."""
     merged, contract = undo.merged, undo.history.contract
-    if merged is None or not merged.wanted or undo.is_held:
+    if merged is None or not merged.wanted or undo.is_held or undo.is_kept:
         return None
     action: CommandAction = "patch"
     changes = [change_of(wanted, undo) for wanted in merged.wanted]
     version = None
     if merged.removal:
-        if contract.undo.create.by == "keep":
-            return None
         if contract.undo.create.by == "archive":
             changes = _archiving(undo)
         else:
             action = "delete"
             version = None if undo.observed is None else undo.observed.version
     elif merged.creation:
-        if contract.undo.delete.by == "keep":
-            return None
         action = "create"
     if not changes:
         return None

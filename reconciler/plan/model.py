@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from reconciler.merge.three_way import Resolution
+from reconciler.plan.story import Story
 from reconciler.records import Command, Compensation, Record
 from reconciler.values.json_value import ABSENT, Absent, Json
 
@@ -23,7 +24,7 @@ BlockRule: TypeAlias = Literal[
 ]
 
 
-class PlannedConflict(Record, frozen=True, kw_only=True):
+class PlannedConflict(Record, frozen=True, kw_only=True, omit_defaults=True):
     """A field that somebody else changed since, and how that was decided."""
 
     resource: str
@@ -32,6 +33,8 @@ class PlannedConflict(Record, frozen=True, kw_only=True):
     after: Json | Absent = ABSENT
     actual: Json | Absent = ABSENT
     resolution: Resolution
+    is_decided: bool = False
+    """Whether a person decided it, and not the contract."""
 
 
 class Kept(Record, frozen=True, kw_only=True):
@@ -85,6 +88,9 @@ class Plan(Record, frozen=True, kw_only=True):
     """The digests of the contracts that the plan is pinned to."""
     plan_hash: str = ""
     story: str = ""
+    """For people, in Markdown."""
+    story_parts: Story = Story()
+    """The same in parts, without markup."""
 
 
 class FallbackCompensation(Record, frozen=True, kw_only=True):

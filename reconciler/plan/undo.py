@@ -45,6 +45,14 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
             and any(resolution == "manual" for _, resolution in self.merged.conflicts)
         )
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the contract keeps what the undo would take away or make again."""
+        rules = self.history.contract.undo
+        return self.merged is not None and (
+            (self.merged.removal and rules.create.by == "keep") or (self.merged.creation and rules.delete.by == "keep")
+        )
+
 
 def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed: Observation | None) -> ResourceUndo:
     """Undoes entries of a history, against what was observed of the resource, if anything was."""
