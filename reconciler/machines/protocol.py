@@ -11,7 +11,7 @@ clock (``now`` is the record's timestamp in microseconds), no randomness and no 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -139,8 +139,8 @@ class Machine(Protocol):
         """The table value of a state: the same state gives the same bytes."""
         ...
 
-    def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
-        """The decision. Contracts are bound at the machine's construction."""
+    def step(self, state: object, event: Any, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
+        """The decision on an event of the machine's kind. Contracts are bound at the machine's construction."""
         ...
 
     def due_at(self, state: object) -> int | None:

@@ -27,6 +27,7 @@ from reconciler.wire import action_reader, changelog
 from reconciler.wire.conversion import RECORDS, Conversion
 from reconciler.wire.errors import (
     DecodeError,
+    EncodedTooLargeError,
     EncodeError,
     RecordTooLargeError,
     RegistryError,
@@ -123,7 +124,7 @@ class Codec:
         payload = self._kinds[name].write(self.header(topic, type(record)), record)
         limit = self._limit(name)
         if len(payload) > limit:
-            raise EncodeError(f"the record has {len(payload)} bytes, more than the limit of {limit}")
+            raise EncodedTooLargeError(f"the record has {len(payload)} bytes, more than the limit of {limit}")
         return payload
 
     def decode(self, payload: bytes | None) -> Record:

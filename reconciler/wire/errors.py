@@ -4,6 +4,7 @@ ReconcilerError
 ├── InputError
 │   └── WireError                       bytes or a record that can't cross the wire
 │       ├── EncodeError                 a record that can't be written
+│       │   └── EncodedTooLargeError    … because it has more bytes than the limit
 │       └── DecodeError                 bytes that can't be used: whatever is wrong with them, it is this or one of these
 │           ├── RecordTooLargeError     more bytes than the limit
 │           └── UnknownSchemaError      a schema id that names no schema of ours
@@ -23,6 +24,10 @@ class WireError(InputError):
 
 class EncodeError(WireError):
     """A record that can't be written."""
+
+
+class EncodedTooLargeError(EncodeError):
+    """A record that has more bytes than the limit."""
 
 
 class DecodeError(WireError):

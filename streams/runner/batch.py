@@ -11,11 +11,10 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, Event, Reject
+from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, Reject
 from reconciler.records import Alert, Record
 from reconciler.values.errors import InputError
 from reconciler.values.instant import SECOND
-from reconciler.values.resource_key import parse_resource_key
 from reconciler.wire.codec import Codec
 from reconciler.wire.errors import DecodeError
 from reconciler.wire.partition import partition_of
@@ -94,7 +93,8 @@ class BatchRunner:
         self._group = group
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._inputs = {
-            source.topic: (index, source.record, source.instant_of()) for index, source in enumerate(pipeline.inputs)
+            source.topic: (index, source.record, source.key_of(), source.instant_of())
+            for index, source in enumerate(pipeline.inputs)
         }
         self._outgoing: list[Outgoing] = []
         self._counts = BatchCounts()
@@ -129,7 +129,7 @@ class BatchRunner:
         self, chunk: Chunk, consumed: int, latest: int, careful: bool
     ) -> None:
         """The hot loop: what happens for every record stands in it, what happens for a few is called."""
-        index, kind, instant_of = self._inputs[chunk.topic]
+        index, kind, key_of, instant_of = self._inputs[chunk.topic]
         cached = self._table.cached
         touched = self._table.touched
         touch = self._table.touch
@@ -155,15 +155,15 @@ class BatchRunner:
                     event = decode(record.value)
                 except DecodeError as error:
                     raise _undecodable(record, error) from None
-                head = cached.get(key)  # type: ignore[arg-type]
-                if head is None:
-                    head = self._load(key, event)
-                if event.resource != head.resource:  # type: ignore[attr-defined]
-                    raise _wrong_key(head.resource, event)
                 if type(event) is not kind:
                     raise Unusable(
                         "kind", "WrongRecord", f"is a {type(event).__name__}, where a {kind.__name__} belongs"
                     )
+                head = cached.get(key)  # type: ignore[arg-type]
+                if head is None:
+                    head = self._load(key, key_of(event))
+                if key_of(event) != head.resource:
+                    raise _wrong_key(head.resource, key_of(event))
                 if head.sources[index] >= offset:
                     counts.replayed += 1
                     continue
@@ -174,7 +174,7 @@ class BatchRunner:
                     now = self._now = timestamp
                 state, effects = step(head.state, event, now, history.of(key))  # type: ignore[arg-type]
                 if effects or careful:
-                    self._take(head, index, record, state, effects, now, careful)
+                    self._take(head, index, record, event, state, effects, now, careful)
                 elif state is not head.state:
                     if key not in touched:
                         touch(head)
@@ -189,17 +189,17 @@ class BatchRunner:
                 self._machine_failed(record, chunk, error)
         counts.folded += folded
 
-    def _load(self, key: bytes | None, event: Record) -> Head:
+    def _load(self, key: bytes | None, inside: str) -> Head:
         """The head of a key that isn't cached: what is checked here needs no check while it is. Raises Unusable, _Misplaced."""
         if key is None:
-            raise Unusable("null", "NullKey", "the record has no key; its key must be its resource")
+            raise Unusable("null", "NullKey", f"the record has no key; its key must be its {self._pipeline.key_kind}")
         try:
             resource = key.decode()
-            parse_resource_key(resource)
+            self._pipeline.check_key(resource)
         except (UnicodeDecodeError, InputError):
-            raise Unusable("key", "WrongKey", f"the key {key[:80]!r} is no resource key (system/type/id)") from None
-        if getattr(event, "resource", None) != resource:
-            raise _wrong_key(resource, event)
+            raise Unusable("key", "WrongKey", f"the key {key[:80]!r} is no {self._pipeline.key_kind}") from None
+        if inside != resource:
+            raise _wrong_key(resource, inside)
         partition = partition_of(key, self._partitions)
         if partition != self._partition:
             raise _Misplaced(partition)
@@ -210,6 +210,7 @@ class BatchRunner:
         head: Head,
         index: int,
         record: RawRecord,
+        event: Record,
         state: object,
         effects: Sequence[Effect],
         now: int,
@@ -220,7 +221,7 @@ class BatchRunner:
             if state is head.state and not effects:
                 return
             check_state_size(head.resource, len(self._machine.encode(state)))
-        traceparent = header_value(record.headers, "traceparent") if effects else None
+        traceparent = header_value(record.headers, "traceparent") or getattr(event, "traceparent", None)
         outgoing: list[Outgoing] = []
         rejection: Reject | None = None
         for effect in effects:
@@ -229,7 +230,7 @@ class BatchRunner:
             elif isinstance(effect, Reject):
                 rejection = effect
             elif not isinstance(effect, DropHistory):
-                outgoing.append(self._effects.write(effect, self._epoch, now, traceparent))
+                outgoing.append(self._effects.write(effect, self._partition, self._epoch, now, traceparent))
         self._outgoing += outgoing
         self._take_history(head.key, effects)
         if rejection is None or state is not head.state:
@@ -309,9 +310,8 @@ def _undecodable(record: RawRecord, error: DecodeError) -> Unusable:
     return Unusable("decode", type(error).__name__, str(error))
 
 
-def _wrong_key(resource: str, event: Event | Record) -> Unusable:
-    inside = getattr(event, "resource", None)
-    return Unusable("key", "WrongKey", f"the key is {resource[:200]!r}, but the record is of the resource {inside!r}")
+def _wrong_key(key: str, inside: str) -> Unusable:
+    return Unusable("key", "WrongKey", f"the key is {key[:200]!r}, but the record is of {inside[:200]!r}")
 
 
 def _implausible(name: str | None, instant: int, timestamp: int) -> Unusable:

@@ -81,8 +81,8 @@ class StoreFactory:
     """Opens the local stores that the settings ask for."""
 
     def __init__(self, settings: Settings, pipeline: Pipeline, cluster_id: str) -> None:
-        names = pipeline.topics
-        identity = f"{cluster_id} {settings.application_id} {pipeline.name} {names.expected} {names.history} {settings.partitions}"
+        topics = f"{pipeline.heads} {pipeline.history}"
+        identity = f"{cluster_id} {settings.application_id} {pipeline.name} {topics} {settings.partitions}"
         folder = settings.data_dir / "tables" / pipeline.name
         self._rocks = RocksStores(folder, identity) if settings.store == "rocksdb" else None
 
@@ -135,31 +135,31 @@ class Takeover:
             return list(threads.map(action, loading.values()))
 
     def _open(self, partition: int) -> _Loading:
-        pipeline, names = self._pipeline, self._pipeline.topics
+        pipeline = self._pipeline
         version = pipeline.machine_version
         return _Loading(
             partition=partition,
             store=self._stores.open(partition),
             heads=HeadEnvelope(
                 self._codec,
-                self._codec.header(names.expected, ExpectedHead),
+                self._codec.header(pipeline.heads, ExpectedHead),
                 pipeline.name,
                 version,
                 pipeline.input_topics,
                 partition,
             ),
             entries=EntryEnvelope(
-                self._codec, self._codec.header(names.history, HistoryEntry), pipeline.name, version, partition
+                self._codec, self._codec.header(pipeline.history, HistoryEntry), pipeline.name, version, partition
             ),
             producer=self._producer(partition),
         )
 
     def _producer(self, partition: int) -> BatchProducer:
-        settings, names = self._settings, self._pipeline.topics
+        settings, pipeline = self._settings, self._pipeline
         if settings.fence == "none":
-            return PlainProducer(settings, names.expected, names.history, partition)
-        transactional_id = f"{names.prefix}{settings.application_id}-{self._pipeline.name}-{partition}"
-        return TransactionalProducer(settings, transactional_id, names.expected, names.history, partition)
+            return PlainProducer(settings, pipeline.heads, pipeline.history, partition)
+        transactional_id = f"{pipeline.topics.prefix}{settings.application_id}-{pipeline.name}-{partition}"
+        return TransactionalProducer(settings, transactional_id, pipeline.heads, pipeline.history, partition)
 
     # -- reading
 
@@ -205,12 +205,12 @@ class Takeover:
     def _starts(
         self, reader: ChangelogReader, loading: dict[int, _Loading], report: RecoveryReport
     ) -> dict[Place, int]:
-        names = self._pipeline.topics
-        places = [Place(topic, partition) for partition in loading for topic in (names.expected, names.history)]
+        pipeline = self._pipeline
+        places = [Place(topic, partition) for partition in loading for topic in (pipeline.heads, pipeline.history)]
         spans = reader.spans(places)
         starts: dict[Place, int] = {}
         for partition, item in loading.items():
-            heads, history = Place(names.expected, partition), Place(names.history, partition)
+            heads, history = Place(pipeline.heads, partition), Place(pipeline.history, partition)
             checkpoint = item.store.checkpoint()
             problem = checkpoint and self._problem(checkpoint, spans[heads], spans[history])
             if problem:
@@ -271,7 +271,7 @@ class Takeover:
             place = f"{topic}/{item.partition} at {record.offset()}"
             if key is None:
                 raise ChangelogMismatch(f"a record without a key stands in {place}")
-            if topic == self._pipeline.topics.expected:
+            if topic == self._pipeline.heads:
                 head = self._head_change(item, key, value, place, report)
                 if head is not None:
                     heads[key] = head
@@ -283,8 +283,8 @@ class Takeover:
                     entries[key] = entry
         item.ends.update(ends)
         checkpoint = Checkpoint(
-            heads=item.ends[self._pipeline.topics.expected],
-            history=item.ends[self._pipeline.topics.history],
+            heads=item.ends[self._pipeline.heads],
+            history=item.ends[self._pipeline.history],
             mark=item.mark,
             written_at=time.time(),
         )
@@ -296,7 +296,7 @@ class Takeover:
         if value is None:
             raise ChangelogMismatch(f"a null value stands in {place}: heads are never deleted")
         epoch, _, state = item.heads.decode(key, value)
-        if self._is_stale(item, self._pipeline.topics.expected, epoch, report):
+        if self._is_stale(item, self._pipeline.heads, epoch, report):
             return None
         machine = self._pipeline.machine
         return key, value, machine.due_at(machine.decode(key.decode(), state))
@@ -327,7 +327,7 @@ class Takeover:
     # -- the claim
 
     def _claimed(self, item: _Loading) -> OwnedPartition:
-        names = self._pipeline.topics
+        pipeline = self._pipeline
         before = item.mark
         mark = Mark(
             epoch=max(item.epochs.values(), default=0) + 1,
@@ -339,13 +339,12 @@ class Takeover:
         item.entries.set_epoch(mark.epoch)
         written = item.producer.write(BatchWrite((), (), (), (item.entries.mark_key, item.entries.encode_mark(mark))))
         checkpoint = Checkpoint(
-            heads=item.ends[names.expected],
-            history=written.history_end or item.ends[names.history],
+            heads=item.ends[pipeline.heads],
+            history=written.history_end or item.ends[pipeline.history],
             mark=mark,
             written_at=time.time(),
         )
         item.store.write((), (), checkpoint)
-        pipeline = self._pipeline
         return OwnedPartition(
             partition=item.partition,
             table=PartitionTable(

@@ -16,7 +16,7 @@ from reconciler.wire.codec import Codec
 from streams.exits import ExitCode, end_process, leave_notes_in
 from streams.health import HealthServer
 from streams.metrics import WorkerMetrics
-from streams.runner.effects import ResourceEffects
+from streams.runner.effects import TopicEffects
 from streams.runner.pipeline import Pipeline
 from streams.settings import Settings
 from streams.store.recovery import StoreFactory
@@ -100,8 +100,7 @@ class Worker:
 
     async def run(self) -> None:
         """Until a signal."""
-        names = self._pipeline.topics
-        self._codec.prepare([(names.expected, ExpectedHead), (names.history, HistoryEntry)])
+        self._codec.prepare([(self._pipeline.heads, ExpectedHead), (self._pipeline.history, HistoryEntry)])
         async with AsyncExitStack() as stack:
             engine = self._engine()
             app = build_app(self._settings, engine, self._identity)
@@ -141,7 +140,7 @@ class Worker:
             settings=settings,
             pipeline=pipeline,
             codec=self._codec,
-            effects=ResourceEffects(self._codec, pipeline.topics, KnownTopics(settings)),
+            effects=TopicEffects(self._codec, pipeline.topics, KnownTopics(settings)),
             stores=StoreFactory(settings, pipeline, self._cluster_id),
             metrics=self._metrics,
             owner=self._identity,

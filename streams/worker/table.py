@@ -89,7 +89,7 @@ class EngineTable(faust.Table[str, object]):
     logger = logging.getLogger("faust.worker")
 
     def _changelog_topic_name(self) -> str:
-        return cast(WorkerApp, self.app).engine.pipeline.topics.expected
+        return cast(WorkerApp, self.app).engine.pipeline.heads
 
     def _new_store(self) -> Any:
         return EngineStore("engine://", self.app, self, table_name=self.name, loop=self.loop)

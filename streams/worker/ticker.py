@@ -32,7 +32,7 @@ class Ticker:
         self._codec = codec
         self._publisher = publisher
         self._metrics = metrics
-        self._topic = engine.pipeline.topics.timers
+        self._topic = engine.pipeline.timers
 
     async def run(self) -> None:
         """Ticks until it is cancelled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -12,8 +12,8 @@ from reconciler.wire.changelog import ExpectedHead
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.runner.batch import Batch, BatchRunner
-from streams.runner.effects import ResourceEffects
-from streams.runner.pipeline import resource_pipeline
+from streams.runner.effects import TopicEffects
+from streams.runner.pipeline import Pipeline, resource_pipeline
 from streams.store.envelope import HeadEnvelope
 from streams.store.memory import MemoryStore
 from streams.store.port import Checkpoint, PartitionStore
@@ -49,21 +49,22 @@ class Bench:
         topics: Sequence[str] | None = None,
         dead_letter_max_bytes: int = 1_000_000,
         cache_entries: int = 1_000,
+        pipeline_of: Callable[[Machine, TopicNames], Pipeline] = resource_pipeline,
     ) -> None:
         self.machine = machine or CountingMachine()
         self.codec = Codec.packaged()
         self.topics = TopicNames()
         self.store = store or MemoryStore()
         self.partition = partition
-        pipeline = resource_pipeline(self.machine, self.topics)
-        header = self.codec.header(self.topics.expected, ExpectedHead)
+        pipeline = pipeline_of(self.machine, self.topics)
+        header = self.codec.header(pipeline.heads, ExpectedHead)
         envelope = HeadEnvelope(self.codec, header, pipeline.name, 1, pipeline.input_topics, partition)
         envelope.set_epoch(5)
         self.table = PartitionTable(self.machine, self.store, envelope, len(pipeline.inputs), cache_entries)
         self.runner = BatchRunner(
             pipeline=pipeline,
             codec=self.codec,
-            effects=ResourceEffects(self.codec, self.topics, lambda topic: topics is None or topic in topics),
+            effects=TopicEffects(self.codec, self.topics, lambda topic: topics is None or topic in topics),
             table=self.table,
             partition=partition,
             partitions=partitions,

@@ -11,7 +11,7 @@ from reconciler.machines.protocol import Machine
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.metrics import WorkerMetrics
-from streams.runner.effects import ResourceEffects
+from streams.runner.effects import TopicEffects
 from streams.runner.pipeline import resource_pipeline
 from streams.settings import Settings
 from streams.store.recovery import StoreFactory
@@ -35,7 +35,7 @@ def engine_of(
         settings=settings,
         pipeline=pipeline,
         codec=codec,
-        effects=ResourceEffects(codec, names, lambda topic: True),
+        effects=TopicEffects(codec, names, lambda topic: True),
         stores=StoreFactory(settings, pipeline, "cluster"),
         metrics=WorkerMetrics(),
         owner="test",
