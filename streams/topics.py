@@ -7,7 +7,7 @@ deviation in a sentence that stays the same as long as the deviation does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -105,15 +105,19 @@ class Cluster:
                 )
             time.sleep(_ASK_AGAIN_S)
 
+    def broker_count(self) -> int:
+        """How many brokers there are. Raises ClusterError where none answers."""
+        return len(self._metadata().brokers)
+
+    def missing(self, wanted: Sequence[WantedTopic]) -> list[Deviation]:
+        """The topics that aren't there. Raises ClusterError."""
+        return _missing(wanted, self._metadata().topics)
+
     def deviations(self, wanted: Sequence[WantedTopic]) -> list[Deviation]:
         """Every way in which the topics aren't as they must be. Raises ClusterError."""
         existing = self._metadata().topics
         there = [topic for topic in wanted if topic.name in existing]
-        found = [
-            Deviation(topic.name, "existence", f"is missing; {_CREATE}")
-            for topic in wanted
-            if topic.name not in existing
-        ]
+        found = _missing(wanted, existing)
         for topic, config in zip(there, self._configs(there), strict=True):
             partitions = existing[topic.name].partitions
             found += _partition_deviations(topic, len(partitions), min(len(p.replicas) for p in partitions.values()))
@@ -138,6 +142,12 @@ class Cluster:
             return [{name: entry.value for name, entry in by_name[topic.name].result().items()} for topic in topics]
         except KafkaException as error:
             raise ClusterError(f"the settings of the topics can't be read: {error.args[0].str()}") from None
+
+
+def _missing(wanted: Sequence[WantedTopic], existing: Container[str]) -> list[Deviation]:
+    return sorted(
+        Deviation(topic.name, "existence", f"is missing; {_CREATE}") for topic in wanted if topic.name not in existing
+    )
 
 
 def _led(cluster: ClusterMetadata) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ _folder = click.option(
 def dev(folder: Path | None) -> None:
     """Run the whole system here: broker, Redis, two target systems, their services and a worker, until Ctrl-C."""
     console = Console()
+    _interrupt_on(signal.SIGTERM, signal.SIGHUP)
     with _kept(folder) as place, DevEstate(place) as estate:
         console.print("The system runs. Any command of ours works on it with these settings:\n", highlight=False)
         for name, value in estate.environment().items():
@@ -55,6 +57,7 @@ def dev(folder: Path | None) -> None:
 def demo(folder: Path | None) -> None:
     """Watch drift happen and be put right, on the embedded system; exits 0 only if all of it was."""
     console = Console()
+    _interrupt_on(signal.SIGTERM, signal.SIGHUP)
     began = time.monotonic()
     wrong: list[str]
     with _kept(folder) as place:
@@ -75,6 +78,16 @@ def demo(folder: Path | None) -> None:
     console.print(
         f"\n[bold green]Every field that the workflow owns is right, and no other field was touched ({took}).[/]"
     )
+
+
+def _interrupt_on(*signals: signal.Signals) -> None:
+    """Lets these end the command as Ctrl-C does: in order, with all that it has started."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for each in signals:
+        signal.signal(each, interrupt)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ _contracts = click.option(
 @_contracts
 def fold(actions_file: Path, contracts_folder: Path | None) -> None:
     """Fold actions into expected state: one line a resource."""
-    _print_lines(folded(_read_actions(actions_file), _load(contracts_folder)))
+    _print_lines(folded(read_actions(actions_file), _load(contracts_folder)))
 
 
 @click.command()
@@ -52,7 +52,7 @@ def diff(actions_file: Path, actual_file: Path, contracts_folder: Path | None) -
     """Compare expected with actual state: one line a resource, with the command that would be sent."""
     _check_one_stdin(actions_file, actual_file)
     observations = _read_observations(actual_file)
-    _print_lines(diffed(_read_actions(actions_file), observations, _load(contracts_folder)))
+    _print_lines(diffed(read_actions(actions_file), observations, _load(contracts_folder)))
 
 
 @click.command()
@@ -69,7 +69,7 @@ def plan(
     request = _located(request_file, None, request_from_json, _read_json(request_file))
     instant = None if now is None else _located(Path("--now"), None, parse_instant, now)
     contracts = _load(contracts_folder)
-    actions, observations = list(_read_actions(actions_file)), _read_observations(actual_file)
+    actions, observations = list(read_actions(actions_file)), _read_observations(actual_file)
     result = _located(
         request_file, None, lambda asked: planned(actions, observations, asked, contracts, instant), request
     )
@@ -118,7 +118,8 @@ def canonical_line(line: Json) -> bytes:
     return orjson.dumps(line) + b"\n"
 
 
-def _read_actions(file: Path) -> Iterator[Action]:
+def read_actions(file: Path) -> Iterator[Action]:
+    """The actions of a file of JSON Lines. Raises InputError naming file and line."""
     return _read_lines(file, action_from_json)
 
 
@@ -157,4 +158,4 @@ def _located(file: Path, line: int | None, read: Callable[[Any], _R], data: Any)
         raise InputError(f"{place}: {error}") from None
 
 
-__all__ = ["apply", "diff", "fold", "plan"]
+__all__ = ["apply", "diff", "fold", "plan", "read_actions"]

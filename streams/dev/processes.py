@@ -47,9 +47,10 @@ class ServedProcess:
         """Starts it; `wait_ready` waits until it works."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._arguments],
+                [sys.executable, "-m", "streams.dev.child", *self._arguments],
                 env={**os.environ, **self._environment},
-                stdin=subprocess.DEVNULL,
+                # Held open by us: if we die, however, its end tells the child so.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # A Ctrl-C at the terminal is for us alone: we stop them in order.
