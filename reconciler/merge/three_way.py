@@ -178,22 +178,24 @@ class _Merge:
         """An object goes, unless reality holds something in it that history doesn't account for. What is to stay of that
         keeps the object, from which only our own members are taken then; a resource stays as it is."""
         resolutions = set()
-        added = []
+        added: list[tuple[Tokens, Json | Absent, Json | Absent]] = []
         for place, old, value in self._foreign(tokens, before, actual):
             is_member = len(place) == len(tokens) + 1 and type(old) is not Leaf and type(old) is not Object
             if is_member and self._is_map(tokens):
                 conflict = Conflict(place, ABSENT, ABSENT, value)
                 self.conflicts[place] = (conflict, Resolved("merged", value))
-            resolution = self._conflict(place, old, Gone(BASE), value).resolution
-            resolutions.add(resolution)
-            if is_member and resolution == "expected":
-                added.append((place, value))
+            resolved = self._conflict(place, old, Gone(BASE), value)
+            resolutions.add(resolved.resolution)
+            if is_member and resolved.resolution in ("expected", "merged"):
+                added.append((place, ABSENT if resolved.resolution == "expected" else resolved.value, value))
         if not resolutions - {"expected"}:
             self._set(tokens, after, actual)
-        elif "manual" not in resolutions and tokens and type(after) is Gone:
-            self._members(tokens, before, Object(BASE, True, {}), actual)
-            for place, value in added:
-                self._want(place, ABSENT, value)
+        elif "manual" not in resolutions and type(after) is Gone:
+            if tokens:
+                self._members(tokens, before, Object(BASE, True, {}), actual)
+            for place, wanted, value in added:
+                if tokens or wanted is not ABSENT:
+                    self._want(place, wanted, value)
 
     def _foreign(self, tokens: Tokens, before: Node, actual: dict[str, Json]) -> Iterator[tuple[Tokens, Node, Json]]:
         """What reality holds in an object and history doesn't account for: places, what was expected there, what is."""

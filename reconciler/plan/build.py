@@ -28,15 +28,16 @@ from reconciler.plan.model import (
     PlanStatus,
     Unchanged,
 )
+from reconciler.plan.resolving import check_resolutions, may_be_masked, unmasked
 from reconciler.plan.selection import selected
 from reconciler.plan.story import Story, markdown
 from reconciler.plan.telling import tell_plan
 from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, kept_fields, undo_resource
 from reconciler.plan.waves import layers, reachable
-from reconciler.records import Action, Actor, Approval, Command, Observation, RollbackRequest
+from reconciler.records import Action, Actor, Approval, Command, Observation, Resolution, RollbackRequest
 from reconciler.values.instant import SECOND, Instant, format_instant
 from reconciler.values.json_value import Json, canonical
-from reconciler.values.pointer import path_of
+from reconciler.values.pointer import path_of, tokens_of
 
 
 def build_plan(request: RollbackRequest, estate: Estate, observations: Sequence[Observation], now: Instant) -> Plan:
@@ -48,10 +49,22 @@ def build_plan(request: RollbackRequest, estate: Estate, observations: Sequence[
 
 
 def build(request: RollbackRequest, estate: Estate, observations: Sequence[Observation], now: Instant) -> Planned:
-    """The plan with all that is needed to carry it out. Raises InputError where the request's selector is none."""
-    work = _Planning(request, estate, {item.resource: item for item in observations}, now)
+    """The plan with all that is needed to carry it out. Raises InputError where the request's selector or a decision is none."""
+    check_resolutions(request.resolutions)
+    observed = {item.resource: item for item in observations}
+    if request.plan_hash is not None and may_be_masked(request.resolutions, estate.contracts):
+        undecided = msgspec.structs.replace(request, resolutions=[])
+        shown = _settled(undecided, estate, observed, now).planned().plan
+        if shown.plan_hash == request.plan_hash:
+            meant = unmasked(request.resolutions, shown.conflicts, estate.contracts)
+            request = msgspec.structs.replace(request, resolutions=meant)
+    return _settled(request, estate, observed, now).planned()
+
+
+def _settled(request: RollbackRequest, estate: Estate, observed: Mapping[str, Observation], now: Instant) -> _Planning:
+    work = _Planning(request, estate, observed, now)
     work.settle()
-    return work.planned()
+    return work
 
 
 class _Planning:
@@ -62,6 +75,7 @@ class _Planning:
         self._estate = estate
         self._observed = observed
         self._now = now
+        self._resolutions: Sequence[Resolution] = request.resolutions
         self._blocked: dict[str, Blocked] = {}
         self._undos: dict[str, ResourceUndo] = {}
         self._notes: list[str] = []
@@ -123,7 +137,9 @@ class _Planning:
                 undos[resource] = known
             else:
                 history = self._estate.histories[resource]
-                undos[resource] = undo_resource(history, numbers[resource], self._observed.get(resource))
+                undos[resource] = undo_resource(
+                    history, numbers[resource], self._observed.get(resource), self._resolutions
+                )
         return undos
 
     def _judge_resource(self, undo: ResourceUndo) -> None:
@@ -238,6 +254,7 @@ class _Planning:
                 f"{', '.join(cycle)} depend on each other in a circle: they go in one wave, the latest change first."
             )
         self._note_kept_resources()
+        self._note_unused_decisions()
         self._note_sources()
         context = self._context(commands)
         for contract in self._contracts(commands):
@@ -432,6 +449,7 @@ class _Planning:
                 after=conflict.after,
                 actual=conflict.actual,
                 resolution=resolution,
+                is_decided=conflict.tokens in undo.decided,
             )
             for resource, undo in self._undos.items()
             if undo.merged is not None
@@ -462,6 +480,15 @@ class _Planning:
                 self._notes.append(f"{resource} stays: its contract keeps what a workflow made.")
             elif undo.is_kept:
                 self._notes.append(f"{resource} isn't made again: its contract keeps what a workflow deleted away.")
+
+    def _note_unused_decisions(self) -> None:
+        for item in self._resolutions:
+            undo = self._undos.get(item.resource)
+            if undo is None or tokens_of(item.path) not in undo.decided:
+                self._notes.append(
+                    f"The decision on {item.path or 'the whole'} of {item.resource} counts for nothing: nobody has to decide"
+                    " there, or something else is there by now than the decision speaks of."
+                )
 
     def _note_sources(self) -> None:
         for resource, undo in self._undos.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -13,7 +13,8 @@ from reconciler.history.tree import Gone, Leaf, Node, Object, equal, known_value
 from reconciler.history.undo import without
 from reconciler.merge.policy import decide
 from reconciler.merge.three_way import Conflict, Merged, Resolved, merge
-from reconciler.records import Action, Observation
+from reconciler.plan.resolving import of_resource, resolved
+from reconciler.records import Action, Observation, Resolution
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.pointer import Tokens, path_of, value_at
 
@@ -28,6 +29,8 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
     observed: Observation | None
     merged: Merged | None
     """None where nothing changes, or where the actual state isn't known."""
+    decided: frozenset[Tokens] = frozenset()
+    """The places of conflicts that a person decided."""
     notes: tuple[str, ...] = ()
     """About rules of the contract that gave no answer."""
 
@@ -54,8 +57,16 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed: Observation | None) -> ResourceUndo:
-    """Undoes entries of a history, against what was observed of the resource, if anything was."""
+def undo_resource(
+    history: ResourceHistory,
+    numbers: AbstractSet[int],
+    observed: Observation | None,
+    resolutions: Sequence[Resolution] = (),
+) -> ResourceUndo:
+    """Undoes entries of a history, against what was observed of the resource, if anything was. ``resolutions``: people's
+    decisions, which count where the contract leaves a conflict to people."""
+    decisions = of_resource(resolutions, history.resource)
+    decided: set[Tokens] = set()
     before = history.tree
     after = without(history.entries, history.undone | numbers, history.contract)
     merged = None
@@ -66,7 +77,14 @@ def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed:
 
         def resolve(conflict: Conflict) -> Resolved:
             undone = _undone_action(history, numbers, conflict.tokens)
-            return decide(conflict, history.contract, undone, known, notes)
+            by_contract = decide(conflict, history.contract, undone, known, notes)
+            if by_contract.resolution != "manual":
+                return by_contract
+            by_person = resolved(conflict, decisions)
+            if by_person is None:
+                return by_contract
+            decided.add(conflict.tokens)
+            return by_person
 
         merged = merge(before, after, actual, history.contract, resolve)
     return ResourceUndo(
@@ -76,6 +94,7 @@ def undo_resource(history: ResourceHistory, numbers: AbstractSet[int], observed:
         after=after,
         observed=observed,
         merged=merged,
+        decided=frozenset(decided),
         notes=tuple(notes),
     )
 

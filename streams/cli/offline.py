@@ -17,6 +17,7 @@ from reconciler.json_form import action_from_json, from_json, observation_from_j
 from reconciler.offline import applied, diffed, folded, latest_observations, planned
 from reconciler.plan.model import Plan
 from reconciler.plan.request import request_from_json
+from reconciler.plan.showing import plan_to_json
 from reconciler.records import Action, Observation
 from reconciler.values.errors import InputError
 from reconciler.values.instant import parse_instant
@@ -73,7 +74,7 @@ def plan(
     result = _located(
         request_file, None, lambda asked: planned(actions, observations, asked, contracts, instant), request
     )
-    _print_lines(iter([to_json(result)]))
+    _print_lines(iter([plan_to_json(result, contracts)]))
     if result.status == "rejected":
         sys.exit(EXIT_REJECTED)
 

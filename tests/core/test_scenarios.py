@@ -10,7 +10,8 @@ the keys that the case gives):
     actual          {resource: its fields | null: it isn't there | unobserved}; with `seen`, {resource: more of the observation,
                     its instants in seconds}
     observations    further observations, in the same form as members of `seen`, with `resource` and `fields`
-    undo            operations as run/step or step, or a whole request; `now` in seconds
+    undo            operations as run/step or step, or a whole request (its plan_hash `seen`: that of the plan without its
+                    resolutions); `now` in seconds
     expect          fold: {resource: {exists, fields, owners}}; diff: {resource: {verdict, changes, command}};
                     plan: {status, waves: lists of "action resource", changes, conflicts, kept, blocked, unchanged, …};
                     after: {resource: its fields after `apply` | null}, all others being as they were
@@ -21,14 +22,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ruamel.yaml import YAML
 
 from reconciler.contracts.loader import Source, contract_set
 from reconciler.contracts.model import ContractSet
-from reconciler.json_form import action_from_json, observation_from_json, to_json
+from reconciler.json_form import action_from_json, observation_from_json
 from reconciler.offline import applied, diffed, folded, latest_observations, planned
 from reconciler.plan.request import request_from_json
+from reconciler.plan.showing import plan_to_json
 from reconciler.records import Action, Observation
 from reconciler.values.instant import SECOND, Instant, format_instant, parse_instant
 from reconciler.values.json_value import canonical
@@ -61,8 +64,13 @@ def test_scenario(case: dict[str, Any]) -> None:
         _check_lines(list(diffed(actions, observations, contracts)), expected["diff"])
     if "plan" in expected or "after" in expected:
         now = None if "now" not in case else _instant(case["now"])
-        plan = planned(actions, observations, request_from_json(_request(case)), contracts, now)
-        shown = to_json(plan)
+        request = request_from_json(_request(case))
+        if request.plan_hash == "seen":
+            undecided = msgspec.structs.replace(request, plan_hash=None, resolutions=[])
+            plan_hash = planned(actions, observations, undecided, contracts, now).plan_hash
+            request = msgspec.structs.replace(request, plan_hash=plan_hash)
+        plan = planned(actions, observations, request, contracts, now)
+        shown = plan_to_json(plan, contracts)
         _check_plan(shown, expected.get("plan", {}))
         before, refusals = latest_observations(observations), list[str]()
         after = applied(plan, before, refusals)
