@@ -27,6 +27,9 @@ unexport VIRTUAL_ENV
 
 # Arguments for pytest, such as `make test TESTS="tests/core -k undo"`.
 TESTS ?=
+# What people write contracts and scenarios in.
+CONTRACTS := deploy/contracts examples/contracts
+
 # Arguments for the benchmarks, such as `make bench BENCH=--help`.
 BENCH ?=
 
@@ -64,7 +67,8 @@ lint: $(INSTALLED) ## Check style, types, the rooms of the house, the schemas an
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/reconciler schemas check
-	$(BIN)/reconciler contracts lint deploy/contracts
+	for folder in $(CONTRACTS); do $(BIN)/reconciler contracts lint $$folder; done
+	for folder in $(CONTRACTS); do $(BIN)/reconciler contracts test $$folder; done
 	$(UV) tool run --quiet --python $(BIN)/python --from check-jsonschema==0.39.0 check-jsonschema \
 		--builtin-schema vendor.compose-spec docker-compose.yml
 

@@ -6,6 +6,7 @@ faults of all files are found before anything is refused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ from reconciler.contracts.yaml_tree import MAX_BYTES, Node, UnreadableError, pla
 from reconciler.values.errors import InputError
 
 SUFFIXES: Final = (".yaml", ".yml")
+SCENARIO_SUFFIX: Final = ".test.yaml"
+"""Files of scenarios (`reconciler.scenarios`), which stand beside the contracts and are none."""
 MAX_FILES: Final = 10_000
 
 
@@ -97,7 +100,8 @@ def contract_set(sources: list[Source]) -> ContractSet:
 
 
 def load_contracts(folder: Path) -> ContractSet:
-    """The contracts of a folder: its ``*.yaml`` and ``*.yml``, not those of folders below. An empty folder gives none.
+    """The contracts of a folder: its ``*.yaml`` and ``*.yml``, but for scenarios, and not those of folders below. An empty
+    folder gives none.
 
     Raises InputError where the folder or a file can't be read, ContractError with all faults of the contracts.
     """
@@ -105,13 +109,22 @@ def load_contracts(folder: Path) -> ContractSet:
 
 
 def read_sources(folder: Path) -> list[Source]:
-    """The files of a folder of contracts, in the order of their names; or of one file."""
+    """The contracts of a folder, in the order of their files' names; or of one file."""
+    return _read_all(folder, _is_contract)
+
+
+def read_scenarios(folder: Path) -> list[Source]:
+    """The files of scenarios beside the contracts of a folder, in the order of their names; or one file."""
+    return _read_all(folder, _is_scenario)
+
+
+def _read_all(folder: Path, is_wanted: Callable[[Path], bool]) -> list[Source]:
     if folder.is_file():
         return [_read(folder)]
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give the folder that holds the contracts")
     try:
-        files = sorted(file for file in folder.iterdir() if _is_contract(file))
+        files = sorted(file for file in folder.iterdir() if is_wanted(file))
     except OSError as error:
         raise InputError(f"{folder} can't be read: {error.strerror}; check its permissions") from None
     if len(files) > MAX_FILES:
@@ -121,7 +134,12 @@ def read_sources(folder: Path) -> list[Source]:
 
 def _is_contract(file: Path) -> bool:
     # A link that leads nowhere counts, and is then an error: a contract must not be missing silently.
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
+    is_yaml = file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
+    return is_yaml and not file.name.endswith(SCENARIO_SUFFIX)
+
+
+def _is_scenario(file: Path) -> bool:
+    return file.name.endswith(SCENARIO_SUFFIX) and not file.name.startswith(".") and not file.is_dir()
 
 
 def _read(file: Path) -> Source:

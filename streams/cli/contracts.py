@@ -1,10 +1,12 @@
-"""`reconciler contracts`: what may stand in a contract, what is wrong with those that are there, and what holds for a resource."""
+"""`reconciler contracts`: what may stand in a contract, what is wrong with those that are there, what holds for a resource, and
+whether its authors' scenarios come out as they expect."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -12,8 +14,11 @@ import msgspec
 from reconciler.contracts.explain import Explanation, FieldExplanation, explain
 from reconciler.contracts.form import json_schema
 from reconciler.contracts.lint import lint
-from reconciler.contracts.loader import load_contracts, read_sources
+from reconciler.contracts.loader import SCENARIO_SUFFIX, load_contracts, read_scenarios, read_sources
 from reconciler.contracts.model import FieldRule
+from reconciler.scenarios.form import scenarios_of
+from reconciler.scenarios.trial import Verdict, try_scenario
+from reconciler.values.errors import InputError
 from streams.cli.output import as_json, print_json_lines
 
 EXIT_FINDINGS = 1
@@ -77,6 +82,50 @@ def explain_(resource: str, paths: tuple[str, ...], folder: Path, is_json: bool)
         return
     for line in _told(explanation):
         click.echo(line)
+
+
+@contracts.command(name="test")
+@click.argument("folder", type=click.Path(path_type=Path), envvar=_FOLDER_VARIABLE)
+@as_json
+def test_(folder: Path, is_json: bool) -> None:
+    """Try the scenarios beside the contracts in FOLDER, its files *.test.yaml, or one of them; exit with 1 if one fails."""
+    sources = read_scenarios(folder)
+    if not sources:
+        raise InputError(
+            f"{folder} holds no scenarios; write some into a file such as crm-contact{SCENARIO_SUFFIX} there"
+        )
+    loaded = load_contracts(folder.parent if folder.is_file() else folder)
+    verdicts = [try_scenario(scenario, loaded) for source in sources for scenario in scenarios_of(source)]
+    if is_json:
+        print_json_lines(_verdict_row(verdict) for verdict in verdicts)
+    else:
+        for verdict in verdicts:
+            for line in _verdict_lines(verdict):
+                click.echo(line)
+    failed = sum(not verdict.holds for verdict in verdicts)
+    click.echo(f"{_counted(len(verdicts), 'scenario')}: {len(verdicts) - failed} as expected, {failed} not.", err=True)
+    if failed:
+        sys.exit(EXIT_FINDINGS)
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    scenario = verdict.scenario
+    return {
+        "file": scenario.file,
+        "line": scenario.line,
+        "name": scenario.name,
+        "holds": verdict.holds,
+        "differences": msgspec.to_builtins(verdict.differences),
+        "refused": verdict.refused,
+    }
+
+
+def _verdict_lines(verdict: Verdict) -> list[str]:
+    scenario = verdict.scenario
+    lines = [f"{'ok' if verdict.holds else 'FAILED':6}  {scenario.file}:{scenario.line}: {scenario.name}"]
+    if verdict.refused is not None:
+        lines.append(f"  nothing was computed: {verdict.refused}")
+    return lines + [f"  {line}" for difference in verdict.differences for line in difference.told()]
 
 
 def _told(explanation: Explanation) -> list[str]:

@@ -94,3 +94,39 @@ def test_the_folder_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RECONCILER_CONTRACTS_DIR", str(EXAMPLES))
     assert run("explain", "crm/contact/42").exit_code == 0
     assert run("lint").exit_code == 0
+
+
+@pytest.mark.parametrize("folder", [EXAMPLES, EXAMPLES.parents[1] / "deploy" / "contracts"])
+def test_the_scenarios_of_our_own_contracts_hold(folder: Path) -> None:
+    tried = run("test", str(folder))
+    assert tried.exit_code == 0, tried.stdout
+    assert tried.stdout.count("ok ") >= 5
+    assert ", 0 not." in tried.stderr
+
+
+def test_a_scenario_that_fails_is_shown_and_exits_with_1(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("contract: crm/a\n", encoding="utf-8")
+    file = tmp_path / "a.test.yaml"
+    action = "{step: s, resource: crm/a/1, before: {/n: 1}, set: {/n: 2}}"
+    file.write_text(
+        f"- name: it goes back\n  actions: [{action}]\n  actual: {{crm/a/1: {{n: 3}}}}\n  undo: [s]\n"
+        "  expect: {plan: {conflicts: [{resolution: expected}]}}\n",
+        encoding="utf-8",
+    )
+    tried = run("test", str(file))
+    assert tried.exit_code == 1
+    assert tried.stdout.splitlines() == [
+        f"FAILED  {file}:1: it goes back",
+        "  plan.conflicts[0].resolution",
+        '    expected  "expected"',
+        '    but got   "manual"',
+    ]
+    assert tried.stderr == "1 scenario: 0 as expected, 1 not.\n"
+    (row,) = [json.loads(line) for line in run("test", str(tmp_path), "--json").stdout.splitlines()]
+    assert row["differences"] == [{"place": "plan.conflicts[0].resolution", "expected": "expected", "actual": "manual"}]
+
+
+def test_a_folder_without_scenarios_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("contract: crm/a\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"holds no scenarios; write some into a file such as crm-contact\.test\.yaml"):
+        run("test", str(tmp_path))
