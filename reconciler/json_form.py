@@ -25,9 +25,9 @@ R = TypeVar("R", bound=Record)
 
 
 @cache
-def _plan(kind: type[Record]) -> tuple[frozenset[str], dict[str, type[Record]]]:
+def _plan(kind: type[Record]) -> tuple[tuple[str, ...], dict[str, type[Record]]]:
     """The fields of a record (by their names in JSON) that are instants, and those that hold records with instants."""
-    instants: set[str] = set()
+    instants: list[str] = []
     nested: dict[str, type[Record]] = {}
     hints = get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
@@ -40,10 +40,10 @@ def _plan(kind: type[Record]) -> tuple[frozenset[str], dict[str, type[Record]]]:
             elif origin is typing.Annotated and any(
                 isinstance(mark, msgspec.Meta) and (mark.extra or {}).get("instant") for mark in get_args(hint)[1:]
             ):
-                instants.add(field.encode_name)
+                instants.append(field.encode_name)
             elif isinstance(hint, type) and issubclass(hint, Record) and any(_plan(hint)):
                 nested[field.encode_name] = hint
-    return frozenset(instants), nested
+    return tuple(instants), nested
 
 
 def _instants(kind: type[Record], data: Json, convert: Any, place: str) -> Json:
@@ -54,14 +54,15 @@ def _instants(kind: type[Record], data: Json, convert: Any, place: str) -> Json:
         return data
     instants, nested = _plan(kind)
     result = dict(data)
-    for name in result.keys() & instants:
-        if result[name] is not None:
+    for name in instants:
+        if result.get(name) is not None:
             try:
                 result[name] = convert(result[name])
             except InputError as error:
                 raise InputError(error.message, field=f"{place}.{name}".lstrip(".")) from None
-    for name in result.keys() & nested.keys():
-        result[name] = _instants(nested[name], result[name], convert, f"{place}.{name}".lstrip("."))
+    for name, below in nested.items():
+        if name in result:
+            result[name] = _instants(below, result[name], convert, f"{place}.{name}".lstrip("."))
     return result
 
 

@@ -11,7 +11,7 @@ from reconciler.drift.compare import compare, is_settling
 from reconciler.drift.correct import correction
 from reconciler.history.members import STEPPED
 from reconciler.history.resource import ResourceHistory
-from reconciler.history.tree import BASE, Gone, Leaf, Object, Unknown, leaves
+from reconciler.history.tree import BASE, Leaf, Node, Object, Unknown
 from reconciler.json_form import to_json
 from reconciler.plan.build import build_plan
 from reconciler.plan.estate import Estate, estate_of
@@ -34,19 +34,31 @@ def expected_of(history: ResourceHistory) -> dict[str, Json]:
     """The expected state of a resource: its existence, and its known fields with the owners of those that have one."""
     fields: dict[str, Json] = {}
     owners: dict[str, list[str]] = {}
-    for tokens, node in leaves(history.tree):
-        if tokens and not isinstance(node, Gone):
-            path = path_of(tokens)
-            fields[path] = node.value if isinstance(node, Leaf) else {}
-            if node.owner != BASE:
-                owners[path] = _owners(history, path, node)
+    for path, node in _fields("", history.tree):
+        fields[path] = node.value if type(node) is Leaf else {}
+        if node.owner != BASE:
+            owners[path] = _owners(history, path, node)
     exists = None if isinstance(history.tree, Unknown) else isinstance(history.tree, Object)
     return {"resource": history.resource, "exists": exists, "fields": fields, "owners": owners}
 
 
-def _owners(history: ResourceHistory, path: str, node: Leaf | Object | Gone) -> list[str]:
+def _fields(path: str, node: Node) -> list[tuple[str, Leaf | Object]]:
+    """The paths of all scalars, arrays and empty objects below a node that is itself at `path`, in the order of the tree."""
+    found: list[tuple[str, Leaf | Object]] = []
+    if type(node) is not Object:
+        return found
+    for name, member in node.members.items():
+        place = f"{path}/{name}" if "~" not in name and "/" not in name else path + path_of((name,))
+        if type(member) is Leaf:
+            found.append((place, member))
+        elif type(member) is Object:
+            found += _fields(place, member) or [(place, member)]
+    return found
+
+
+def _owners(history: ResourceHistory, path: str, node: Leaf | Object) -> list[str]:
     """Who determines a field: its last writer, or of a value whose members stand on their own all who wrote it."""
-    if history.contract.rule(path).kind not in STEPPED or node.owner < 0:
+    if node.owner < 0 or not history.contract.kinds or history.contract.rule(path).kind not in STEPPED:
         return [history.owner_of(node.owner)]
     writers = [
         entry.operation_id

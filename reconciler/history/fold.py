@@ -7,6 +7,7 @@ the same on a resource with a thousand operations as on one with two: it looks a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -78,8 +79,8 @@ def fold_into(
 
 
 def _fold_plain(editor: Editor, number: int, action: Action, contract: Contract) -> Entry | None:
-    """Folds an update whose `before` speaks of the written places alone, none of them above another, all of them in objects
-    that are known: most actions by far. None, and nothing done, where it isn't one.
+    """Folds an update whose `before` speaks of the written places alone, none of them above another, and none of them in what
+    is known to be no object: nearly all actions. None, and nothing learnt or written, where it isn't one.
 
     What is learnt of the base at such a place isn't written to the tree first: the action's own write is there at once.
     """
@@ -110,25 +111,29 @@ def _fold_plain(editor: Editor, number: int, action: Action, contract: Contract)
 
 
 def _opened_places(editor: Editor, paths: Iterable[str]) -> list[tuple[str, Tokens, Object]] | None:
-    """The places of paths, with the objects that hold them, opened; None where they aren't of one depth (places of one depth
-    can't be above each other), where one is the resource itself, or where nothing is known of what holds it."""
-    places: list[tuple[str, Tokens, Object]] = []
+    """The places of paths, with the objects that hold them, opened; None where one is the resource itself, where one is
+    above another, or where what holds one is no object. Holders of which nothing was known are objects since."""
+    places: list[tuple[str, Tokens]] = [(path, tokens_of(path)) for path in paths]
+    depths = {len(tokens) for _, tokens in places}
+    if 0 in depths or (len(depths) > 1 and _is_any_above(places, depths)):
+        return None
+    opened: list[tuple[str, Tokens, Object]] = []
     above: Tokens | None = None
     parent: Object | None = None
-    depth = -1
-    for path in paths:
-        tokens = tokens_of(path)
-        if len(tokens) != depth:
-            if depth >= 0 or not tokens:
-                return None
-            depth = len(tokens)
+    for path, tokens in places:
         if tokens[:-1] != above or parent is None:
             above = tokens[:-1]
             parent = editor.open_object(above)
             if parent is None:
                 return None
-        places.append((path, tokens, parent))
-    return places
+        opened.append((path, tokens, parent))
+    return opened
+
+
+def _is_any_above(places: list[tuple[str, Tokens]], depths: AbstractSet[int]) -> bool:
+    """Whether one of some places is above another."""
+    known = {tokens for _, tokens in places}
+    return any(tokens[:depth] in known for _, tokens in places for depth in depths if depth < len(tokens))
 
 
 def said_before(action: Action) -> list[tuple[Tokens, Json | Absent]]:

@@ -130,15 +130,18 @@ class Editor:
         self._above = None
 
     def open_object(self, tokens: Tokens) -> Object | None:
-        """The object at a place, whose members may be changed in place; None where none is known there."""
+        """The object at a place, whose members may be changed in place; None where there is none. What isn't known is taken
+        to be an object."""
         node = node_at(self.root, tokens)
-        if type(node) is not Object:
+        if type(node) is Object and id(node.members) in self._mine:
+            self._above = None
+            return node
+        if type(node) is Leaf or type(node) is Gone:
             return None
         self._above = None
-        if id(node.members) not in self._mine:
-            self._opened(tokens, False, BASE)
-            node = node_at(self.root, tokens)
-            assert type(node) is Object
+        self._opened(tokens, False, BASE)
+        node = node_at(self.root, tokens)
+        assert type(node) is Object
         return node
 
     def node(self, tokens: Tokens) -> Node:
