@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from reconciler.machines.protocol import HistoryReader
     from streams.settings import Settings
 
 Headers = Sequence[tuple[str, bytes]]
@@ -47,6 +48,18 @@ class WorkerContext(Protocol):
 
     def head(self, partition: int, resource: str) -> object | None:
         """The decoded state of one resource, None where it was never seen. Raises PartitionNotOwned."""
+        ...
+
+    def history(self, partition: int, resource: str) -> HistoryReader:
+        """The history of one resource, which goes with its head as of now: to be read at once, before anything is awaited.
+
+        Raises PartitionNotOwned.
+        """
+        ...
+
+    def consumed(self, partition: int, topic: str) -> int:
+        """Up to which offset of an input the table is durable: all before it is in heads and history. Raises
+        PartitionNotOwned."""
         ...
 
     def partition_of(self, resource: str) -> int:

@@ -179,6 +179,10 @@ class PartitionTable:
         value = self._store.head(key)
         return None if value is None else self._machine.decode(key.decode(), self._envelope.decode(key, value)[2])
 
+    def history_of(self, key: bytes) -> History:
+        """The history that goes with what `peek` gives: what the batch in flight has added or taken away included."""
+        return History(self._store, self._entries).of(key)
+
     def due(self) -> Iterator[tuple[bytes, int]]:
         """The heads that want a timer, and when, as of the store."""
         return self._store.due()

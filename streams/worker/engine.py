@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from reconciler.machines.protocol import HistoryReader
 from reconciler.wire.codec import Codec
 from reconciler.wire.partition import partition_of
 from streams.metrics import WorkerMetrics
@@ -206,6 +207,14 @@ class Engine:
     def head(self, partition: int, resource: str) -> object | None:
         """As `WorkerContext.head`."""
         return self._owned(partition).table.peek(resource.encode())
+
+    def history(self, partition: int, resource: str) -> HistoryReader:
+        """As `WorkerContext.history`."""
+        return self._owned(partition).table.history_of(resource.encode())
+
+    def consumed(self, partition: int, topic: str) -> int:
+        """As `WorkerContext.consumed`."""
+        return self._owned(partition).consumed(topic)
 
     def _owned(self, partition: int) -> PartitionProcess:
         process = self._processes.get(partition) if self._ready else None

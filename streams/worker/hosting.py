@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from reconciler.machines.protocol import HistoryReader
 from streams.metrics import WorkerMetrics
 from streams.settings import Settings
 from streams.worker.engine import Engine
@@ -47,6 +48,12 @@ class HostContext:
 
     def head(self, partition: int, resource: str) -> object | None:
         return self._engine.head(partition, resource)
+
+    def history(self, partition: int, resource: str) -> HistoryReader:
+        return self._engine.history(partition, resource)
+
+    def consumed(self, partition: int, topic: str) -> int:
+        return self._engine.consumed(partition, topic)
 
     def partition_of(self, resource: str) -> int:
         return self._engine.partition_of(resource)

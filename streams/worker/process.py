@@ -98,6 +98,11 @@ class PartitionProcess:
         """Returns when no batch is in flight."""
         await self._idle.wait()
 
+    def consumed(self, topic: str) -> int:
+        """Up to which offset of an input everything is durable."""
+        mark = self._checkpoint.mark
+        return 0 if mark is None else mark.consumed.get(topic, 0)
+
     async def close(self) -> None:
         """Ends the work, after the batch in flight, and gives back store and producer."""
         self.drop_waiting()

@@ -13,6 +13,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from reconciler.contracts.model import Timing
+from reconciler.machines.protocol import HistoryReader
 from reconciler.machines.sampling import SamplingNeeds
 from reconciler.records import Observation
 from reconciler.targets.port import Target
@@ -77,6 +78,12 @@ class FakeWorker:
 
     def head(self, partition: int, resource: str) -> object | None:
         return self.states.get(resource)
+
+    def history(self, partition: int, resource: str) -> HistoryReader:
+        raise AssertionError("the sampler reads no history")
+
+    def consumed(self, partition: int, topic: str) -> int:
+        raise AssertionError("the sampler asks for no offsets")
 
     async def publish(self, topic: str, key: str, value: bytes, headers: Headers = ()) -> None:
         await asyncio.sleep(0)

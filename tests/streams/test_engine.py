@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.records import Timer
+from reconciler.records import Action, Timer
 from reconciler.values.instant import SECOND
 from streams.embedded.broker import EmbeddedBroker
 from streams.metrics import WorkerMetrics
@@ -232,6 +232,16 @@ async def test_records_of_an_earlier_owner_after_a_later_ones_are_ignored(estate
 # -- services, timers
 
 
+def actions_of(estate: Estate, key: str) -> set[str]:
+    found = [estate.codec.decode(each.value) for each in estate.read(estate.topics.actions)]
+    return {each.action_id for each in found if isinstance(each, Action) and each.resource == key}
+
+
+def ends(estate: Estate) -> dict[int, int]:
+    found = dict.fromkeys(ALL, 0)
+    return found | {each.partition: each.offset + 1 for each in estate.read(estate.topics.actions)}
+
+
 class Service:
     """A service that fails once, reads heads and publishes."""
 
@@ -279,6 +289,10 @@ async def test_services_see_heads_and_cannot_hurt(estate: Estate, tmp_path: Path
     head = context.head(context.partition_of(key), key)
     assert shown({key: head}) == {key: folded(estate)[0][key]}  # type: ignore[dict-item]
     assert context.head(context.partition_of("crm/contact/none"), "crm/contact/none") is None
+    history = context.history(context.partition_of(key), key)
+    assert {entry_id for entry_id, _ in history.entries()} == actions_of(estate, key)
+    assert {partition: context.consumed(partition, estate.topics.actions) for partition in ALL} == ends(estate)
+    assert context.consumed(0, estate.topics.outcomes) == 0
     await context.publish(estate.topics.observations, key, b"bytes", [("name", b"value")])
     (found,) = estate.read(estate.topics.observations)
     assert (found.key, found.value, found.headers) == (key.encode(), b"bytes", {"name": b"value"})
