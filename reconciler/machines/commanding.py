@@ -15,6 +15,7 @@ from reconciler.records import Decision, Outcome
 from reconciler.values.instant import SECOND, Instant
 
 _REMEMBERED_COMMANDS: Final = 8  # settled commands whose outcomes, should they come again, are recognised
+_REMEMBERED_DECISIONS: Final = 32
 
 
 def take_outcome(head: Head, outcome: Outcome, now: Instant, contract: Contract) -> Stepped:
@@ -96,7 +97,20 @@ def take_timer(head: Head, now: Instant, contract: Contract) -> Stepped:
 
 
 def take_decision(head: Head, decision: Decision, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
-    """Does what a person decided. A decision on a version that is no longer there is refused."""
+    """Does what a person decided, once however often it is told: a release that comes again must not end a later hold.
+
+    A decision on a version that is no longer there is refused.
+    """
+    if decision.decision_id in head.decided:
+        return Stepped(head)
+    stepped = _decided(head, decision, now, history, contract)
+    if any(isinstance(effect, Reject) for effect in stepped.effects):
+        return stepped
+    decided = [*stepped.head.decided, decision.decision_id][-_REMEMBERED_DECISIONS:]
+    return Stepped(msgspec.structs.replace(stepped.head, decided=decided), stepped.effects)
+
+
+def _decided(head: Head, decision: Decision, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     if decision.verb == "hold":
         reason = decision.reason or f"held by {decision.decided_by.id}"
         return hold(head, "person", reason, now, contract)

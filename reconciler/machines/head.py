@@ -79,6 +79,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Signatures of commands that failed for good since the drift opened: they are not sent again."""
     settled: list[str] = []
     """The ids of the last commands of which the outcome is known, so that an outcome that comes again is recognised."""
+    decided: list[str] = []
+    """The ids of people's last decisions, likewise."""
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ leads from a workflow's step, or a person's request, to what became of it at the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -61,7 +62,9 @@ class TopicEffects:
             case EmitCommand(command):
                 return self._command(command, epoch, now, traceparent)
             case EmitDrift(event):
-                effect_id = f"{event.drift_id}/{event.status}/{event.occurred_at}"
+                # Two events of one instant may have one status: what they say makes them two.
+                content = hashlib.blake2b(msgspec.msgpack.encode(event), digest_size=8).hexdigest()
+                effect_id = f"{event.drift_id}/{event.status}/{event.occurred_at}/{content}"
                 return self._record(topics.drift, event.resource, event, effect_id, traceparent)
             case EmitAlert(alert):
                 return self.alert(alert, traceparent)

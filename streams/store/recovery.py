@@ -163,8 +163,11 @@ class Takeover:
 
     # -- reading
 
+    def _reader(self, alive: Callable[[], bool]) -> ChangelogReader:
+        return ChangelogReader(self._settings, alive)
+
     def _load(self, loading: dict[int, _Loading], alive: Callable[[], bool], report: RecoveryReport) -> None:
-        reader = ChangelogReader(self._settings, alive)
+        reader = self._reader(alive)
         try:
             starts = self._starts(reader, loading, report)
             try:
@@ -172,7 +175,7 @@ class Takeover:
             except RecoveryStalled as stall:
                 logger.warning("%s; the partitions are read again from the changelog's start", stall)
                 reader.close()
-                reader = ChangelogReader(self._settings, alive)
+                reader = self._reader(alive)
                 for partition in stall.partitions:
                     self._wipe(loading[partition], report)
                 again = [place for place in starts if place.partition in stall.partitions]

@@ -18,8 +18,9 @@ from streams.exits import ExitCode, end_process
 from streams.metrics import WorkerMetrics
 from streams.runner.batch import MOST_AHEAD, Batch, BatchRunner
 from streams.runner.timers import Timers
-from streams.store.port import Checkpoint, Mark
-from streams.store.producer import BatchWrite, Fenced
+from streams.runner.writing import write_batch
+from streams.store.port import Checkpoint
+from streams.store.producer import Fenced
 from streams.store.recovery import OwnedPartition
 from streams.transport.chunk import Chunk
 
@@ -157,22 +158,7 @@ class PartitionProcess:
             self._on_touched(self.partition, touched)
 
     def _write(self, batch: Batch) -> Checkpoint:
-        """In a thread: brokers first, then the store, so that the store is never ahead."""
-        owned = self._owned
-        mark = Mark(epoch=owned.mark.epoch, consumed=batch.consumed, now=batch.now, owner=owned.mark.owner)
-        entries = owned.entry_envelope
-        history = [(key, None if entry is None else entries.encode(key, entry)) for key, entry in batch.changes.entries]
-        written = owned.producer.write(
-            BatchWrite(batch.effects, batch.changes.heads, history, (entries.mark_key, entries.encode_mark(mark)))
-        )
-        checkpoint = Checkpoint(
-            heads=written.heads_end or self._checkpoint.heads,
-            history=written.history_end or self._checkpoint.history,
-            mark=mark,
-            written_at=time.time(),
-        )
-        self.table.persist(batch.changes, checkpoint)
-        return checkpoint
+        return write_batch(self._owned, self._checkpoint, batch, time.time())
 
     def _count(self, taken: list[Work], batch: Batch, seconds: float, step_seconds: float) -> None:
         topics = {work.chunk.topic for work in taken}

@@ -221,6 +221,17 @@ def test_people_decide_a_drift() -> None:
     assert command.changes == [Change(path="/phone", op="set", value="2", expect="3")]
 
 
+def test_a_decision_that_comes_again_decides_nothing() -> None:
+    bench = drifted()
+    bench.outcome(201, "permanent", error="no such column")
+    release = Decision(decision_id="d1", resource=RESOURCE, verb="release", decided_by=PERSON, occurred_at=400 * SECOND)
+    bench.at(400, release)
+    held = Decision(decision_id="d2", resource=RESOURCE, verb="hold", decided_by=PERSON, occurred_at=500 * SECOND)
+    assert alerts(bench.at(500, held))
+    assert not bench.at(600, release) and not bench.at(601, held)
+    assert bench.head.hold is not None and bench.head.hold.since_at == 500 * SECOND
+
+
 def test_a_decision_on_another_version_is_refused() -> None:
     bench = Bench()
     written(bench, phone="2")
