@@ -13,14 +13,23 @@ from reconciler.history.members import STEPPED
 from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import BASE, Leaf, Node, Object, Unknown
 from reconciler.json_form import to_json
-from reconciler.plan.build import build_plan
+from reconciler.plan.build import build
 from reconciler.plan.estate import Estate, estate_of
 from reconciler.plan.model import Plan
+from reconciler.plan.verify import Fault, verify
 from reconciler.records import Action, Command, FieldDrift, Observation, RollbackRequest, Verdict
 from reconciler.targets.apply import Refusal, decide
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.pointer import path_of
+
+
+class FaultyPlan(Exception):
+    """The planner made a plan that the independent look at it finds wrong: a bug, never an error of who asked."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(f"the plan has {len(faults)} faults, the first: {faults[0]}")
+        self.faults = tuple(faults)
 
 
 def folded(actions: Iterable[Action], contracts: ContractSet) -> Iterator[dict[str, Json]]:
@@ -113,7 +122,12 @@ def planned(
             + [item.observed_at for item in observations if item.observed_at is not None],
             default=0,
         )
-    return build_plan(request, estate, list(latest_observations(observations).values()), now)
+    latest = list(latest_observations(observations).values())
+    result = build(request, estate, latest, now)
+    faults = verify(result, request, estate, latest)
+    if faults:
+        raise FaultyPlan(faults)
+    return result.plan
 
 
 def latest_observations(observations: Iterable[Observation]) -> dict[str, Observation]:
@@ -146,6 +160,7 @@ def applied(plan: Plan, observations: dict[str, Observation], refusals: list[str
 
 
 __all__ = [
+    "FaultyPlan",
     "applied",
     "diffed",
     "expected_of",

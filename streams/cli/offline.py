@@ -13,7 +13,7 @@ import orjson
 
 from reconciler.contracts.model import ContractSet
 from reconciler.json_form import action_from_json, from_json, observation_from_json, to_json
-from reconciler.offline import applied, diffed, folded, latest_observations, planned
+from reconciler.offline import FaultyPlan, applied, diffed, folded, latest_observations, planned
 from reconciler.plan.model import Plan
 from reconciler.plan.request import request_from_json
 from reconciler.plan.showing import plan_to_json
@@ -23,6 +23,7 @@ from reconciler.values.instant import parse_instant
 from reconciler.values.json_value import Json, parse
 
 EXIT_REJECTED = 3
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
 _R = TypeVar("_R")
 
@@ -70,9 +71,18 @@ def plan(
     instant = None if now is None else _located(Path("--now"), None, parse_instant, now)
     contracts = _load(contracts_folder)
     actions, observations = list(read_actions(actions_file)), _read_observations(actual_file)
-    result = _located(
-        request_file, None, lambda asked: planned(actions, observations, asked, contracts, instant), request
-    )
+    try:
+        result = _located(
+            request_file, None, lambda asked: planned(actions, observations, asked, contracts, instant), request
+        )
+    except FaultyPlan as error:
+        for fault in error.faults:
+            click.echo(f"reconciler: {fault}", err=True)
+        click.echo(
+            "reconciler: the plan that was made is wrong, so it isn't shown. This is a bug: please report it with the files.",
+            err=True,
+        )
+        sys.exit(EXIT_BUG)
     _print_lines(iter([plan_to_json(result, contracts)]))
     if result.status == "rejected":
         sys.exit(EXIT_REJECTED)
