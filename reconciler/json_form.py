@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from reconciler.records import Action, Observation, Outcome, Record
+from reconciler.records import Action, Observation, Outcome, Record, operation_of
 from reconciler.values.errors import InputError
 from reconciler.values.instant import format_instant, parse_instant
 from reconciler.values.json_value import Json, canonical, check_depth
@@ -151,7 +151,7 @@ def _check_paths(field: str, fields: dict[str, Json]) -> None:
 
 def action_digest(action: Action) -> str:
     """The default action_id: a digest (BLAKE2b, 16 bytes, hex) of operation, stage and content."""
-    content = [
+    content: list[Json] = [
         action.operation_id,
         action.stage,
         action.resource,
@@ -161,6 +161,8 @@ def action_digest(action: Action) -> str:
         sorted(action.unset),
         None if action.compensation is None else msgspec.to_builtins(action.compensation),
     ]
+    if action.stage == "reversed":  # an operation can be undone again, after its undo was undone
+        content += [operation_of(action), action.reverses]
     return hashlib.blake2b(canonical(content), digest_size=16).hexdigest()
 
 

@@ -72,7 +72,9 @@ def _owners(history: ResourceHistory, path: str, node: Leaf | Object) -> list[st
     writers = [
         entry.operation_id
         for entry in history.entries
-        if entry.number not in history.undone and (path in entry.action.set or path in entry.action.unset)
+        if entry.number not in history.undone
+        and not entry.is_reversal
+        and (path in entry.action.set or path in entry.action.unset)
     ]
     return list(dict.fromkeys(writers)) or [history.owner_of(node.owner)]
 
@@ -100,7 +102,7 @@ def judged(
     if observation is None or observation.exists is None:
         return "unknown", [], None
     if observation.observed_at is not None:
-        since = max((action.occurred_at for action in history.in_flight.values()), default=None)
+        since = max(history.in_flight.values(), default=None)
         if is_settling(history.contract, history.last_write_at, since, observation.observed_at):
             return "settling", [], None
     verdict, changes = compare(history.tree, observation, history.contract)

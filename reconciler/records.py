@@ -70,6 +70,14 @@ class Action(Record, frozen=True, kw_only=True):
     traceparent: str | None = None
     origin: str | None = None
     """The command of ours of which this is the echo: an automation at the target passed its mark on."""
+    reverses: str | None = None
+    """Of a `reversed` action: the action_id of the one action that was undone. None: all of the operation so far."""
+
+
+def operation_of(action: Action) -> str:
+    """The operation that an action is a part of. That of a reversal isn't the one that it undoes, which its operation_id
+    names, but the undo itself: ``run_id/step_id``."""
+    return f"{action.run_id}/{action.step_id}" if action.stage == "reversed" else action.operation_id
 
 
 class Observation(Record, frozen=True, kw_only=True):

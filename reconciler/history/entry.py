@@ -1,16 +1,18 @@
 """One action as the history of a resource keeps it: the action, and what its `before` taught us.
 
-Nothing in an entry depends on which operations are undone, so entries are written once and never changed.
+Nothing in an entry depends on which operations are undone, so entries are written once and never changed. An undo is an
+entry too, of an operation of its own; which entries are undone follows from them all (`undone_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeAlias
 
 import msgspec
 
-from reconciler.records import Action
+from reconciler.records import Action, operation_of
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.pointer import Tokens, tokens_of
 
@@ -39,8 +41,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 NO_FACTS = Facts()
 
+ADOPTION_PREFIX: Final = "adopt/"
+"""How the operation_id of an adoption begins: an entry that holds nothing but external writes."""
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The n-th entry of a resource's history, ``number`` from 1."""
 
     number: int
@@ -51,16 +56,33 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     as a reversal of our own when it is written down."""
     chain: str = ""
     """The ledger's chain (`reconciler.history.chain`) with the action as its last link."""
+    undoes: list[int] = []
+    """Of a reversal: the entries that it undoes, all of them earlier ones."""
 
     @property
     def operation_id(self) -> str:
         """The operation that this is a part of."""
-        return self.action.operation_id
+        return operation_of(self.action)
+
+    @property
+    def is_reversal(self) -> bool:
+        """Whether this undoes other entries, and writes nothing itself."""
+        return self.action.stage == "reversed"
+
+    @property
+    def is_selectable(self) -> bool:
+        """Whether this can be undone: not a reversal that says it is a part of the very operation that it undoes."""
+        return not self.is_reversal or self.operation_id != self.action.operation_id
+
+    @property
+    def is_adoption(self) -> bool:
+        """Whether this only records that what was there was taken as expected."""
+        return self.action.operation_id.startswith(ADOPTION_PREFIX)
 
     def writes(self) -> Iterator[Write]:
         """The operation's own writes, those above before those below."""
         action = self.action
-        if action.stage == "reversed":
+        if self.is_reversal:
             return
         if action.operation == "create":
             yield (), action.set.get("", {})
@@ -73,6 +95,44 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def external_writes(self) -> Iterator[Write]:
         """What somebody else wrote just before."""
         yield from sorted_writes(self.facts.external_set, self.facts.external_unset)
+
+
+def reversal(number: int, action: Action, entries: Iterable[Entry]) -> Entry:
+    """The entry of a `reversed` action. It undoes the one action that it names, or all of the operation so far."""
+    undoes = [
+        entry.number
+        for entry in entries
+        if entry.operation_id == action.operation_id
+        and entry.is_selectable
+        and entry.number < number
+        and action.reverses in (None, entry.action.action_id)
+    ]
+    return Entry(number=number, action=action, undoes=undoes)
+
+
+def undone_of(entries: Sequence[Entry], also: AbstractSet[int] = frozenset()) -> set[int]:
+    """The numbers of the entries (given in their order) that are undone, if those in `also` are undone as well. A reversal
+    that is undone undoes nothing: what it undid is there again, unless something else undoes that."""
+    undone = set(also)
+    for entry in reversed(entries):
+        if entry.undoes and entry.number not in undone:
+            undone.update(entry.undoes)
+    return undone
+
+
+def numbers_to_undo(entries: Sequence[Entry], operations: AbstractSet[str]) -> set[int]:
+    """The numbers of the entries (given in their order) that undoing some operations, all at once, undoes. What an operation
+    outside of them has undone stays so and isn't among them; what one of them has undone would come back, and is."""
+    undone_by_others: set[int] = set()
+    numbers: set[int] = set()
+    for entry in reversed(entries):
+        if entry.number in undone_by_others:
+            continue
+        if entry.operation_id in operations and entry.is_selectable:
+            numbers.add(entry.number)
+        else:
+            undone_by_others.update(entry.undoes)
+    return numbers
 
 
 def sorted_writes(set_: dict[str, Json], unset: list[str]) -> list[Write]:

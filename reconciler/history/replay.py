@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from reconciler.history.entry import sorted_writes
 from reconciler.history.fold import said_before
@@ -84,16 +84,42 @@ def spread(state: State, place: Tokens, value: Json | Absent) -> None:
         state[place] = Value(value)
 
 
+class Write(NamedTuple):
+    """One write of an action. Of an external one, both ids are None."""
+
+    operation_id: str | None
+    action_id: str | None
+    place: Tokens
+    value: Json | Absent
+
+
+class Reversal(NamedTuple):
+    """An undo. ``operation_id`` and ``action_id`` are its own, for it can be undone as well; it undoes all that the operation
+    `undoes` did before it, or the one action `reverses` of it. Where it calls itself a part of what it undoes,
+    ``operation_id`` is None: it can't be selected."""
+
+    operation_id: str | None
+    action_id: str
+    undoes: str
+    reverses: str | None
+
+
 class History:
-    """The history of one resource: the base, then external writes and operations in their order."""
+    """The history of one resource: the base, then external writes, operations and undos in their order."""
 
     def __init__(self) -> None:
         self.base: State = {}
-        self.steps: list[tuple[str | None, Tokens, Json | Absent]] = []
+        self.steps: list[Write | Reversal] = []
         self.now: State = {}
 
     def fold(self, action: Action) -> None:
-        """Folds a succeeded action."""
+        """Folds a succeeded or reversed action."""
+        if action.stage == "reversed":
+            own = f"{action.run_id}/{action.step_id}"
+            name = None if own == action.operation_id else own
+            self.steps.append(Reversal(name, action.action_id, action.operation_id, action.reverses))
+            self.now = self.without(frozenset())
+            return
         if action.operation == "effect":
             return
         if action.operation == "create":
@@ -102,11 +128,11 @@ class History:
             for place, value in said_before(action):
                 self.believe(place, value)
         for place, value in writes_of(action):
-            self.step(action.operation_id, place, value)
+            self.step(action.operation_id, place, value, action.action_id)
 
-    def step(self, operation_id: str | None, place: Tokens, value: Json | Absent) -> None:
+    def step(self, operation_id: str | None, place: Tokens, value: Json | Absent, action_id: str | None = None) -> None:
         """One write; of an external one, operation_id is None."""
-        self.steps.append((operation_id, place, value))
+        self.steps.append(Write(operation_id, action_id, place, value))
         put(self.now, place, value)
 
     def believe(self, place: Tokens, value: Json | Absent) -> None:
@@ -143,12 +169,29 @@ class History:
             self.base.setdefault(place[:length], Known.OPEN)
         self.base[place] = Known.CLOSED
 
-    def without(self, undone: AbstractSet[str]) -> State:
+    def undone(self, operations: AbstractSet[str]) -> set[int]:
+        """Which steps are undone, by their positions, if these operations are undone as well, all at once: from the newest to
+        the oldest, an undo that isn't itself undone undoes every earlier step of what it names."""
+        undone: set[int] = set()
+        for position in range(len(self.steps) - 1, -1, -1):
+            step = self.steps[position]
+            if step.operation_id in operations:
+                undone.add(position)
+            elif isinstance(step, Reversal) and position not in undone:
+                undone |= {
+                    earlier
+                    for earlier, other in enumerate(self.steps[:position])
+                    if other.operation_id == step.undoes and step.reverses in (None, other.action_id)
+                }
+        return undone
+
+    def without(self, operations: AbstractSet[str]) -> State:
         """The expected state after undoing operations: the history folded again without their writes."""
         state = dict(self.base)
-        for operation_id, place, value in self.steps:
-            if operation_id not in undone:
-                put(state, place, value)
+        undone = self.undone(operations)
+        for position, step in enumerate(self.steps):
+            if isinstance(step, Write) and position not in undone:
+                put(state, step.place, step.value)
         return state
 
 

@@ -1,17 +1,21 @@
-"""The whole history of one resource in memory: what the offline commands and the tests work on.
+"""The whole history of one resource in memory: what the offline commands, the planner and the tests work on.
 
 The stream keeps the same things apart, the tree hot in the head and the entries cold in the store; both are made by the
-same functions.
+same functions, and `ResourceHistory.restored` puts what is in the store together again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+
 from reconciler.contracts.model import Contract
-from reconciler.history.entry import Entry
+from reconciler.history.entry import Entry, numbers_to_undo, reversal, undone_of
 from reconciler.history.fold import fold_into
-from reconciler.history.tree import UNKNOWN, Editor, Node
+from reconciler.history.tree import UNKNOWN, Editor, Gone, Leaf, Node, Object
 from reconciler.history.undo import without
 from reconciler.json_form import action_digest
 from reconciler.records import Action, Observation
@@ -25,6 +29,17 @@ MAX_OPERATIONS: Final = 1_000
 """What goes beyond this many operations of one resource, oldest first, can't be undone any more (`expired`)."""
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """What entries that are too old to be undone have left."""
+
+    tree: Node = UNKNOWN
+    owners: dict[int, str] = {}
+    """The operations of those of them that still own a node of the tree, by the entry's number."""
+
+
+EMPTY_BASE: Final = Base()
+
+
 class ResourceHistory:
     """One resource: its expected state, its entries in order, and which of them were undone."""
 
@@ -32,17 +47,50 @@ class ResourceHistory:
         self.resource = resource
         self.contract = contract
         self._editor = Editor(UNKNOWN)
+        self.base = EMPTY_BASE
+        self.collapsed = 0
+        """Entries up to this number are no more here: they collapsed into the base."""
         self.entries: list[Entry] = []
         self.undone: set[int] = set()
-        self.in_flight: dict[str, Action] = {}
-        """Operations of which we know that they began, and not how they ended."""
+        self.in_flight: dict[str, Instant] = {}
+        """Operations of which we know that they began, and when, and not how they ended."""
         self.last_write_at: Instant | None = None
         self._taken: dict[str, Action] = {}
+
+    @classmethod
+    def restored(
+        cls,
+        resource: str,
+        contract: Contract,
+        entries: Iterable[Entry],
+        *,
+        base: Base = EMPTY_BASE,
+        collapsed: int = 0,
+        in_flight: Mapping[str, Instant] | None = None,
+    ) -> ResourceHistory:
+        """The history that the stream's store describes: a base into which entries up to `collapsed` went, and all entries
+        after it, in whatever order."""
+        history = cls(resource, contract)
+        history.base = base
+        history.collapsed = collapsed
+        history.entries = sorted(entries, key=lambda entry: entry.number)
+        history.undone = undone_of(history.entries)
+        history.in_flight = dict(in_flight or {})
+        history._taken = {entry.action.action_id: entry.action for entry in history.entries}
+        writes = [entry.action.occurred_at for entry in history.entries if entry.action.operation != "effect"]
+        history.last_write_at = max(writes, default=None)
+        history._editor = Editor(without(history.entries, history.undone, contract, base.tree))
+        return history
 
     @property
     def tree(self) -> Node:
         """The expected state as of the last action taken; the next one may change it in place."""
         return self._editor.root
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest entry; 0 where there never was one."""
+        return self.collapsed + len(self.entries)
 
     def take(self, action: Action, seen: Observation | None = None) -> Taken:
         """Takes an action of whatever stage, in the order of the log."""
@@ -51,19 +99,20 @@ class ResourceHistory:
             return "repeated" if action_digest(known) == action_digest(action) else "contradicted"
         self._taken[action.action_id] = action
         if action.stage == "initiated":
-            if all(entry.operation_id != action.operation_id for entry in self.entries):
-                self.in_flight[action.operation_id] = action
+            if all(entry.action.operation_id != action.operation_id for entry in self.entries):
+                self.in_flight[action.operation_id] = action.occurred_at
             return "noted"
         self.in_flight.pop(action.operation_id, None)
         if action.stage == "failed":
             return "noted"
         if action.stage == "reversed":
-            self.undone |= {entry.number for entry in self.entries if entry.operation_id == action.operation_id}
-            self._editor = Editor(without(self.entries, self.undone, self.contract))
+            self.entries.append(reversal(self.last_number + 1, action, self.entries))
+            self.undone = undone_of(self.entries)
+            self._editor = Editor(without(self.entries, self.undone, self.contract, self.base.tree))
         else:
             if seen is not None and not self._is_young_enough(action, seen):
                 seen = None
-            self.entries.append(fold_into(self._editor, len(self.entries) + 1, action, self.contract, seen))
+            self.entries.append(fold_into(self._editor, self.last_number + 1, action, self.contract, seen))
         if action.operation != "effect":
             self.last_write_at = max(action.occurred_at, self.last_write_at or action.occurred_at)
         return "folded"
@@ -74,14 +123,61 @@ class ResourceHistory:
         age = action.occurred_at - seen.observed_at
         return 0 <= age <= self.contract.timing.pre_state_max_age_s * SECOND
 
-    def numbers_of(self, operation_id: str) -> set[int]:
-        """The numbers of the live entries of an operation."""
-        return {
-            entry.number
-            for entry in self.entries
-            if entry.operation_id == operation_id and entry.number not in self.undone
-        }
+    def entry(self, number: int) -> Entry:
+        """An entry that has not collapsed, by its number."""
+        assert number > self.collapsed
+        return self.entries[number - self.collapsed - 1]
+
+    def after(self, number: int) -> list[Entry]:
+        """The entries later than one."""
+        return self.entries[max(number - self.collapsed, 0) :]
+
+    def numbers_of(self, *operations: str) -> set[int]:
+        """The numbers of the entries that undoing some operations, all at once, undoes: of one operation, its live entries."""
+        return numbers_to_undo(self.entries, frozenset(operations))
+
+    def without(self, numbers: AbstractSet[int]) -> Node:
+        """The expected state, were these entries undone as well. Undoing a reversal puts back what it undid."""
+        return without(self.entries, undone_of(self.entries, numbers), self.contract, self.base.tree)
+
+    def written_by(self, number: int) -> list[Entry]:
+        """The entries whose writes an undo of this one takes away, or, where it is a reversal, puts back: in their order."""
+        found = {item for item in self._touched_by(number) if item > self.collapsed}
+        return [entry for entry in map(self.entry, sorted(found)) if not entry.is_reversal]
+
+    def reach_of(self, number: int) -> int:
+        """The oldest entry that an undo of this one touches."""
+        return min(self._touched_by(number))
+
+    def _touched_by(self, number: int) -> set[int]:
+        touched, waiting = {number}, [number]
+        while waiting:
+            item = waiting.pop()
+            if item > self.collapsed:
+                new = set(self.entry(item).undoes) - touched
+                touched |= new
+                waiting += new
+        return touched
 
     def owner_of(self, number: int) -> str:
         """The name of an owner: an operation, or `external`."""
-        return self.entries[number - 1].operation_id if number > 0 else "external"
+        if number <= 0:
+            return "external"
+        if number <= self.collapsed:
+            return self.base.owners.get(number, "external")
+        return self.entry(number).operation_id
+
+
+def collapse(history: ResourceHistory, bound: int, undone: AbstractSet[int]) -> Base:
+    """The base after all entries up to `bound` went into it, without those that are undone by now."""
+    old = [entry for entry in history.entries if entry.number <= bound]
+    tree = without(old, undone, history.contract, history.base.tree)
+    return Base(tree=tree, owners={number: history.owner_of(number) for number in sorted(_owners(tree))})
+
+
+def _owners(node: Node) -> set[int]:
+    owners = {node.owner} if isinstance(node, Leaf | Object | Gone) and node.owner > 0 else set()
+    if isinstance(node, Object):
+        for member in node.members.values():
+            owners |= _owners(member)
+    return owners

@@ -6,11 +6,13 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from reconciler.contracts.model import Contract
 from reconciler.history.chain import FIRST
 from reconciler.history.entry import Entry
+from reconciler.history.resource import EMPTY_BASE, Base, ResourceHistory
 from reconciler.history.tree import UNKNOWN, Node
 from reconciler.machines.protocol import HistoryReader
-from reconciler.records import Command, FieldDrift, Observation, Verdict
+from reconciler.records import Command, Dossier, FieldDrift, Observation, Verdict
 from reconciler.values.instant import Instant
 
 ACTION_PREFIX: Final = "a:"
@@ -83,12 +85,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ids of people's last decisions, likewise."""
 
 
-class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """What entries that are too old to be undone have left."""
-
-    tree: Node = UNKNOWN
-
-
 _head_decoder: Final = msgspec.json.Decoder(Head)
 _entry_decoder: Final = msgspec.json.Decoder(Entry)
 _base_decoder: Final = msgspec.json.Decoder(Base)
@@ -118,13 +114,33 @@ def last_observation(history: HistoryReader) -> Observation | None:
     return None if value is None else _observation_decoder.decode(value)
 
 
-def whole_history(history: HistoryReader) -> tuple[Node, list[Entry]]:
+def whole_history(history: HistoryReader) -> tuple[Base, list[Entry]]:
     """The base and all entries in their order."""
-    base: Node = UNKNOWN
+    base = EMPTY_BASE
     entries: list[Entry] = []
     for entry_id, value in history.entries():
         if entry_id == BASE_ENTRY:
-            base = _base_decoder.decode(value).tree
+            base = _base_decoder.decode(value)
         elif entry_id.startswith(ACTION_PREFIX):
             entries.append(_entry_decoder.decode(value))
     return base, sorted(entries, key=lambda entry: entry.number)
+
+
+def history_of(head: Head, history: HistoryReader, contract: Contract) -> ResourceHistory:
+    """The whole history of a resource, put together again."""
+    base, entries = whole_history(history)
+    return ResourceHistory.restored(
+        head.resource, contract, entries, base=base, collapsed=head.collapsed, in_flight=head.in_flight
+    )
+
+
+def history_in(dossier: Dossier, contract: Contract) -> ResourceHistory:
+    """The history that a dossier tells of. Raises msgspec.DecodeError for texts that no machine wrote."""
+    return ResourceHistory.restored(
+        dossier.resource,
+        contract,
+        [_entry_decoder.decode(text) for text in dossier.entries],
+        base=EMPTY_BASE if dossier.base is None else _base_decoder.decode(dossier.base),
+        collapsed=dossier.collapsed,
+        in_flight=dossier.in_flight,
+    )

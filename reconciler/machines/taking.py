@@ -11,18 +11,16 @@ from reconciler.contracts.model import Contract
 from reconciler.history.chain import linked
 from reconciler.history.entry import Entry
 from reconciler.history.fold import fold
-from reconciler.history.resource import MAX_OPERATIONS
-from reconciler.history.undo import without
+from reconciler.history.resource import MAX_OPERATIONS, collapse
 from reconciler.json_form import action_digest
 from reconciler.machines.head import (
     ACTION_PREFIX,
     BASE_ENTRY,
-    Base,
     Head,
     encode,
     entry_of,
+    history_of,
     last_observation,
-    whole_history,
 )
 from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, EmitAlert, HistoryReader
 from reconciler.records import Action, Alert, Observation
@@ -59,10 +57,9 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
     number = head.entries + 1
     undone, tree = head.undone, head.tree
     if action.stage == "reversed":
-        entry = Entry(number=number, action=action)
-        base, entries = whole_history(history)
-        undone = sorted({*undone, *(item.number for item in entries if item.operation_id == action.operation_id)})
-        tree = without(entries, frozenset(undone), contract, base)
+        whole = history_of(head, history, contract)
+        whole.take(action)
+        entry, undone, tree = whole.entry(number), sorted(whole.undone), whole.tree
     else:
         tree, entry = fold(tree, number, action, contract, _pre_state(action, history, contract))
     entry = msgspec.structs.replace(entry, link=links, chain=chain)
@@ -124,12 +121,13 @@ def _pre_state(action: Action, history: HistoryReader, contract: Contract) -> Ob
 
 def _collapse(head: Head, newest: Entry, history: HistoryReader, contract: Contract) -> tuple[Head, tuple[Effect, ...]]:
     """The oldest entries beyond the bound become part of the base."""
-    base, entries = whole_history(history)
+    whole = history_of(head, history, contract)
     bound = newest.number - MAX_OPERATIONS
-    old = [entry for entry in entries if entry.number <= bound]
-    tree = without(old, frozenset(head.undone), contract, base)
+    dropped = tuple(ACTION_PREFIX + entry.action.action_id for entry in whole.entries if entry.number <= bound)
     collapsed = msgspec.structs.replace(
         head, collapsed=bound, undone=[number for number in head.undone if number > bound]
     )
-    dropped = tuple(ACTION_PREFIX + entry.action.action_id for entry in old)
-    return collapsed, (AppendHistory(BASE_ENTRY, encode(Base(tree=tree))), DropHistory(dropped))
+    return collapsed, (
+        AppendHistory(BASE_ENTRY, encode(collapse(whole, bound, frozenset(head.undone)))),
+        DropHistory(dropped),
+    )

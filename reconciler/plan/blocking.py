@@ -48,7 +48,7 @@ def _expired(history: ResourceHistory, number: int, action: Action, now: Instant
             f"This step is of {format_instant(action.occurred_at)}, and the contract {history.contract.name} lets nothing"
             f" older than {until_s:g} seconds be undone; put it right by hand."
         )
-    if len(history.entries) - number >= MAX_OPERATIONS:
+    if history.last_number - history.reach_of(number) >= MAX_OPERATIONS:
         return (
             f"More than {MAX_OPERATIONS} later steps changed {history.resource}; only that many are kept for undo,"
             " so put it right by hand."

@@ -125,21 +125,25 @@ class _Planning:
         return (list(self._selection), len(self._blocked)) != before
 
     def _undo_all(self) -> dict[str, ResourceUndo]:
-        numbers: dict[str, set[int]] = {}
+        operations: dict[str, set[str]] = {}
         for name in self._live():
-            for history, entry in self._estate.entries_of(name):
-                if entry.action.operation != "effect":
-                    numbers.setdefault(history.resource, set()).add(entry.number)
+            for action in self._estate.operations[name].actions:
+                operations.setdefault(action.resource, set()).add(name)
         undos = {}
-        for resource in sorted(numbers):
+        for resource in sorted(operations):
+            history = self._estate.histories[resource]
+            numbers = {
+                number
+                for number in history.numbers_of(*operations[resource])
+                if history.entry(number).action.operation != "effect"
+            }
+            if not numbers:
+                continue
             known = self._undos.get(resource)
-            if known is not None and known.numbers == numbers[resource]:
+            if known is not None and known.numbers == numbers:
                 undos[resource] = known
             else:
-                history = self._estate.histories[resource]
-                undos[resource] = undo_resource(
-                    history, numbers[resource], self._observed.get(resource), self._resolutions
-                )
+                undos[resource] = undo_resource(history, numbers, self._observed.get(resource), self._resolutions)
         return undos
 
     def _judge_resource(self, undo: ResourceUndo) -> None:
@@ -214,12 +218,13 @@ class _Planning:
                     continue
                 resource, entry = operations[vertex][0]
                 is_effect = entry.action.operation == "effect"
+                numbers = [entry.number] if is_effect else sorted(self._undos[vertex].numbers)
                 steps.append(
                     PlannedStep(
                         resource=resource.resource,
                         wave=min(wave, max(with_commands, 1)),
-                        operations=list(dict.fromkeys(item.operation_id for _, item in operations[vertex])),
-                        numbers=sorted(item.number for _, item in operations[vertex]),
+                        operations=list(dict.fromkeys(map(resource.owner_of, numbers))),
+                        numbers=numbers,
                         action_id=entry.action.action_id if is_effect else None,
                         command=commands.get(vertex),
                         is_held=vertex in held,
@@ -493,7 +498,7 @@ class _Planning:
     def _note_sources(self) -> None:
         for resource, undo in self._undos.items():
             for number in sorted(undo.numbers):
-                entry = undo.history.entries[number - 1]
+                entry = undo.history.entry(number)
                 if entry.facts.observed_at is not None:
                     at = format_instant(entry.facts.observed_at)
                     self._notes.append(

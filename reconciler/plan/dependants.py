@@ -60,10 +60,12 @@ def _later_on_created(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
         if history.contract.undo.create.by == "keep":
             continue
         for number in sorted(undo.numbers):
-            created = history.entries[number - 1]
-            if created.action.operation != "create":
+            created = history.entry(number)
+            if created.action.operation != "create" or created.is_reversal:
                 continue
-            for entry in history.entries[number:]:
+            for entry in history.after(number):
+                if entry.is_reversal or entry.is_adoption:
+                    continue
                 if entry.number not in undo.numbers and entry.number not in history.undone:
                     sentence = f"the later step {entry.operation_id} changed {history.resource}, which it created"
                     yield Dependant(created.operation_id, entry.operation_id, sentence)
@@ -72,7 +74,8 @@ def _later_on_created(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
 def _fragments(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
     for undo in undos.values():
         for number, later, place in fragments(undo):
-            if place == () and undo.history.entries[number - 1].action.operation == "create":
+            cause = undo.history.entry(number)
+            if place == () and cause.action.operation == "create" and not cause.is_reversal:
                 continue  # said as a later operation on a created resource
             first, second = undo.history.owner_of(number), undo.history.owner_of(later)
             inside = f"{path_of(place)} of {undo.history.resource}" if place else undo.history.resource
@@ -101,8 +104,9 @@ def _references(
             by = _writer(estate, undone, resource, path)
             sentence = f"{resource} refers to {value} in {path}"
             for number in sorted(going[value].numbers):
-                entry = going[value].history.entries[number - 1]
-                if entry.action.operation == "create":
+                entry = going[value].history.entry(number)
+                gone_by = "delete" if entry.is_reversal else "create"
+                if any(item.action.operation == gone_by for item in going[value].history.written_by(number)):
                     yield Dependant(entry.operation_id, by, sentence)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from reconciler.contracts.model import ContractSet
 from reconciler.history.entry import Entry
 from reconciler.history.resource import ResourceHistory
-from reconciler.records import Action, Observation
+from reconciler.records import Action, Observation, operation_of
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -47,10 +47,10 @@ class Estate:
         if taken == "contradicted":
             self.contradicted.append(action)
         elif taken != "repeated":
-            operation = self.operations.get(action.operation_id)
+            name = operation_of(action)
+            operation = self.operations.get(name)
             if operation is None:
-                operation = Operation(action.operation_id, self._position, [])
-                self.operations[action.operation_id] = operation
+                operation = self.operations[name] = Operation(name, self._position, [])
             operation.actions.append(action)
 
     def entries_of(self, operation_id: str) -> list[tuple[ResourceHistory, Entry]]:
@@ -62,7 +62,7 @@ class Estate:
         for resource in sorted({action.resource for action in operation.actions}):
             history = self.histories[resource]
             for number in sorted(history.numbers_of(operation_id)):
-                result.append((history, history.entries[number - 1]))
+                result.append((history, history.entry(number)))
         return result
 
     def is_outcome_unknown(self, operation_id: str) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from reconciler.contracts.model import ContractSet
 from reconciler.plan.dependants import referred_key
-from reconciler.records import Action, GatherQuery, Selector
+from reconciler.records import Action, GatherQuery, Selector, operation_of
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import Json
@@ -51,12 +51,6 @@ class Matches(msgspec.Struct, frozen=True):
 
     operations: list[str]
     resources: list[str]
-
-
-def operation_of(action: Action) -> str:
-    """The operation that an action is a part of. One of stage `reversed` names in its ``operation_id`` what it undoes, and
-    is a part of an operation of its own."""
-    return f"{action.run_id}/{action.step_id}" if action.stage == "reversed" else action.operation_id
 
 
 def terms_of(action: Action, contracts: ContractSet) -> list[Term]:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from reconciler.history.entry import Entry
+from reconciler.history.tree import Gone, Leaf, Node, Object
 from reconciler.records import Change, Command
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.pointer import Tokens, tokens_of, value_at
@@ -44,6 +45,15 @@ def known(value: Json | Absent) -> Known:
     if type(value) is dict:
         return Tree(False, {name: known(member) for name, member in value.items()})
     return value
+
+
+def base_in(node: Node) -> Known:
+    """What a history that no longer holds its oldest entries begins with."""
+    if isinstance(node, Object):
+        return Tree(not node.closed, {name: base_in(member) for name, member in node.members.items()})
+    if isinstance(node, Leaf):
+        return node.value
+    return ABSENT if isinstance(node, Gone) else UNKNOWN
 
 
 def member_of(node: Known, name: str) -> Known:

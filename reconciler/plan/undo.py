@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -10,7 +10,6 @@ import msgspec
 from reconciler.history.entry import Entry
 from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import Gone, Leaf, Node, Object, equal, known_value, node_at
-from reconciler.history.undo import without
 from reconciler.merge.policy import decide
 from reconciler.merge.three_way import Conflict, Merged, Resolved, merge
 from reconciler.plan.resolving import of_resource, resolved
@@ -68,7 +67,7 @@ def undo_resource(
     decisions = of_resource(resolutions, history.resource)
     decided: set[Tokens] = set()
     before = history.tree
-    after = without(history.entries, history.undone | numbers, history.contract)
+    after = history.without(numbers)
     merged = None
     notes: list[str] = []
     if observed is not None and observed.exists is not None and not equal(before, after):
@@ -103,8 +102,8 @@ def _undone_action(history: ResourceHistory, numbers: AbstractSet[int], tokens: 
     """The action whose write is undone at a place: the one that owns it, else the last one undone."""
     node = node_at(history.tree, tokens)
     if isinstance(node, Leaf | Object | Gone) and node.owner in numbers:
-        return history.entries[node.owner - 1].action
-    return history.entries[max(numbers) - 1].action if numbers else None
+        return history.entry(node.owner).action
+    return history.entry(max(numbers)).action if numbers else None
 
 
 def blind_entries(undo: ResourceUndo) -> list[Entry]:
@@ -113,9 +112,8 @@ def blind_entries(undo: ResourceUndo) -> list[Entry]:
         return []
     blind = []
     for number in sorted(undo.numbers):
-        entry = undo.history.entries[number - 1]
-        if any(_overlap(place, tokens) for place in undo.merged.unknown for tokens, _ in entry.writes()):
-            blind.append(entry)
+        if any(_overlap(place, tokens) for place in undo.merged.unknown for tokens in _places(undo, number)):
+            blind.append(undo.history.entry(number))
     without_before = [entry for entry in blind if entry.action.before is None and entry.action.operation != "create"]
     return without_before or blind
 
@@ -131,11 +129,19 @@ def immutable_entries(undo: ResourceUndo) -> dict[str, list[Entry]]:
         for place in _changed(wanted.tokens, wanted.actual, wanted.value)
         if rule(path_of(place)).immutable
     }
-    entries = [undo.history.entries[number - 1] for number in sorted(undo.numbers)]
     return {
-        path_of(place): [entry for entry in entries if any(_overlap(place, tokens) for tokens, _ in entry.writes())]
+        path_of(place): [
+            undo.history.entry(number)
+            for number in sorted(undo.numbers)
+            if any(_overlap(place, tokens) for tokens in _places(undo, number))
+        ]
         for place in sorted(places)
     }
+
+
+def _places(undo: ResourceUndo, number: int) -> list[Tokens]:
+    """The places where undoing an entry takes writes away, or puts them back."""
+    return [tokens for entry in undo.history.written_by(number) for tokens, _ in entry.writes()]
 
 
 def _changed(tokens: Tokens, old: Json | Absent, new: Json | Absent) -> Iterator[Tokens]:
@@ -152,11 +158,12 @@ def _changed(tokens: Tokens, old: Json | Absent, new: Json | Absent) -> Iterator
 def kept_fields(undo: ResourceUndo) -> list[tuple[str, Json | Absent, str]]:
     """What the undone entries wrote and a later write still determines: path, value, owner."""
     kept: dict[str, tuple[Json | Absent, str]] = {}
-    for number in sorted(undo.numbers):
-        for tokens, _ in undo.history.entries[number - 1].writes():
+    touched = {entry.number: entry for number in undo.numbers for entry in undo.history.written_by(number)}
+    for number, entry in sorted(touched.items()):
+        for tokens, _ in entry.writes():
             for place, node in _ends(node_at(undo.before, tokens), tokens):
                 owner = node.owner
-                if abs(owner) < number or owner in undo.numbers or abs(owner) == number:
+                if abs(owner) < number or owner in touched or abs(owner) == number:
                     continue
                 if equal(node, node_at(undo.after, place)):
                     kept[path_of(place)] = (known_value(node), undo.history.owner_of(owner))
@@ -175,25 +182,50 @@ def _ends(node: Node, tokens: Tokens) -> list[tuple[Tokens, Leaf | Gone | Object
 
 def fragments(undo: ResourceUndo) -> list[tuple[int, int, Tokens]]:
     """Objects that an undone entry brought into being and of which later writes of other operations would leave a
-    fragment: the undone entry, the later one, the place of the object. Members of a `map` stand on their own."""
+    fragment: the undone entry, the later one, the place of the object. Members of a `map` stand on their own. Putting back
+    a write that took an object away does the same."""
     found: list[tuple[int, int, Tokens]] = []
-    _find_fragments(undo, undo.before, undo.after, (), found)
+    causes = {number: number for number in undo.numbers}
+    for number in sorted(undo.numbers):
+        if undo.history.entry(number).is_reversal:
+            causes |= {entry.number: number for entry in undo.history.written_by(number)}
+    _find_fragments(undo, causes, undo.before, undo.after, (), found)
     return found
 
 
 def _find_fragments(
-    undo: ResourceUndo, before: Node, after: Node, tokens: Tokens, found: list[tuple[int, int, Tokens]]
+    undo: ResourceUndo,
+    causes: Mapping[int, int],
+    before: Node,
+    after: Node,
+    tokens: Tokens,
+    found: list[tuple[int, int, Tokens]],
 ) -> None:
+    """`causes` are the entries whose writes go or come back, with the undone entry that makes them."""
     if not (isinstance(before, Object) and isinstance(after, Object)):
         return
-    if before.owner in undo.numbers and after.owner > 0 and after.owner != before.owner:
-        rule = undo.history.contract.rule(path_of(tokens))
-        later = undo.history.entries[after.owner - 1]
-        writes_it_itself = any(place == tokens for place, _ in later.writes())
-        if after.owner > before.owner and not writes_it_itself and not (tokens and rule.kind == "map"):
-            found.append((before.owner, after.owner, tokens))
+    if after.owner > 0 and after.owner != before.owner:
+        cause = before.owner if before.owner in causes else _taken_by(undo, causes, after, tokens)
+        if cause is not None and after.owner > cause and after.owner not in causes:
+            rule = undo.history.contract.rule(path_of(tokens))
+            later = undo.history.entry(after.owner)
+            writes_it_itself = any(place == tokens for place, _ in later.writes())
+            if not writes_it_itself and not (tokens and rule.kind == "map"):
+                found.append((causes[cause], after.owner, tokens))
     for name in sorted(before.members.keys() & after.members.keys()):
-        _find_fragments(undo, before.members[name], after.members[name], (*tokens, name), found)
+        _find_fragments(undo, causes, before.members[name], after.members[name], (*tokens, name), found)
+
+
+def _taken_by(undo: ResourceUndo, causes: Mapping[int, int], after: Object, tokens: Tokens) -> int | None:
+    """The write put back that takes away what was at a place, so that a later write had to make an object there anew."""
+    if not after.made:
+        return None
+    takers = [
+        number
+        for number, cause in causes.items()
+        if number != cause and any(tokens[: len(place)] == place for place, _ in undo.history.entry(number).writes())
+    ]
+    return max(takers, default=None)
 
 
 def _overlap(one: Tokens, other: Tokens) -> bool:

@@ -20,7 +20,7 @@ from itertools import pairwise
 import msgspec
 
 from reconciler.contracts.model import Contract
-from reconciler.history.entry import Entry
+from reconciler.history.entry import Entry, undone_of
 from reconciler.history.members import STEPPED
 from reconciler.history.resource import ResourceHistory
 from reconciler.plan.estate import Estate
@@ -30,6 +30,7 @@ from reconciler.plan.plain import (
     Known,
     Refused,
     Tree,
+    base_in,
     changed,
     ends,
     known_at,
@@ -307,7 +308,7 @@ class _Look:
     # -- results
 
     def _expected(self, history: ResourceHistory, numbers: frozenset[int]) -> Known:
-        return replayed(history.entries, history.undone | numbers)
+        return replayed(history.entries, undone_of(history.entries, numbers), base_in(history.base.tree))
 
     def _resource(
         self, resource: str, step: PlannedStep, after: Mapping[str, Json | Absent]

@@ -42,6 +42,7 @@ _FIELDS: Final = (
     "rule",
     "traceparent",
     "origin",
+    "reverses",
 )
 _STAGES: Final[dict[int, Stage]] = {2: "initiated", 4: "succeeded", 6: "failed", 8: "reversed"}
 _OPERATIONS: Final[dict[int, Operation]] = {2: "create", 4: "update", 6: "delete", 8: "effect"}
@@ -262,6 +263,13 @@ def _read(data: bytes) -> Action:  # noqa: C901, PLR0912, PLR0915
         origin, at = _text(data, at)
     elif byte != _NULL:
         raise _UnusualError
+    reverses: str | None = None
+    byte = data[at]
+    at += 1
+    if byte == _PRESENT:
+        reverses, at = _text(data, at)
+    elif byte != _NULL:
+        raise _UnusualError
     if at != len(data) or not run_id or not step_id:
         raise _UnusualError
     return complete_action(
@@ -288,6 +296,7 @@ def _read(data: bytes) -> Action:  # noqa: C901, PLR0912, PLR0915
             version_after=version_after,
             traceparent=traceparent,
             origin=origin,
+            reverses=reverses,
         )
     )
 

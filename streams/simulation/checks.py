@@ -318,7 +318,8 @@ def _history(simulation: Simulation, resource: str) -> tuple[Node, list[Entry]]:
     owner = simulation.fleet.owner(_PIPELINE, partition_of(resource.encode(), PARTITIONS))
     if owner is None:
         return UNKNOWN, []
-    return whole_history(owner.table.history.of(resource.encode()))
+    base, entries = whole_history(owner.table.history.of(resource.encode()))
+    return base.tree, entries
 
 
 def _is_adoption(entry: Entry) -> bool:

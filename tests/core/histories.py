@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from reconciler.json_form import complete_action
-from reconciler.records import Action
+from reconciler.records import Action, operation_of
 from tests.core.dice import Dice
 
 RESOURCE = "crm/contact/42"
@@ -28,6 +29,29 @@ def make_action(number: int, **fields: Any) -> Action:
 
 def pointer(tokens: tuple[str, ...]) -> str:
     return "".join("/" + token.replace("~", "~0").replace("/", "~1") for token in tokens)
+
+
+def make_reversal(number: int, undone: str, by: str = "", reverses: str | None = None) -> Action:
+    """What a rollback `by` writes when it undoes an operation; without `by`, what somebody writes who just says that it is
+    undone."""
+    run_id, step_id = (by, "undo") if by else undone.split("/", 1)
+    return make_action(number, stage="reversed", operation_id=undone, run_id=run_id, step_id=step_id, reverses=reverses)
+
+
+@st.composite
+def logs_with_undos(draw: st.DrawFn, max_size: int = 6) -> list[Action]:
+    """Wild actions, some of them retries of one operation, and among them undos, also of undos."""
+    dice = Dice(draw)
+    log: list[Action] = []
+    for action in draw(wild_actions(max_size)):
+        name = dice.pick(log).operation_id if log and dice.one_in(4) else action.operation_id
+        log.append(msgspec.structs.replace(action, operation_id=name))
+        for _ in range(dice.below(3)):
+            undone = dice.pick(log)
+            by = dice.pick(["", "undo-a", "undo-b"])
+            reverses = undone.action_id if dice.one_in(2) else None
+            log.append(make_reversal(100 + len(log), operation_of(undone), by, reverses))
+    return log
 
 
 @st.composite

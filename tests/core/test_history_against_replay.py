@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from reconciler.contracts.model import DEFAULT_CONTRACT
 from reconciler.history.replay import History, Known, State, Value, look
-from reconciler.history.resource import ResourceHistory
+from reconciler.history.resource import ResourceHistory, collapse
 from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal
 from reconciler.history.undo import without
-from reconciler.records import Action
+from reconciler.records import Action, operation_of
 from reconciler.values.pointer import Tokens
-from tests.core.histories import RESOURCE, wild_actions
+from tests.core.histories import RESOURCE, logs_with_undos, make_reversal, wild_actions
 
 
 def tree_of(state: State, place: Tokens = ()) -> Node:
@@ -68,3 +68,59 @@ def test_a_log_with_duplicates_folds_as_one_without(actions: list[Action]) -> No
             assert twice.take(repeated) == "repeated"
     assert twice.tree == once.tree
     assert twice.entries == once.entries
+
+
+@given(logs_with_undos())
+def test_undos_are_the_replay(log: list[Action]) -> None:
+    history, replay = both(log)
+    assert equal(history.tree, tree_of(replay.now))
+    assert equal(history.tree, tree_of(replay.without(frozenset())))
+
+
+@given(logs_with_undos(), st.data())
+def test_undoing_undos_is_the_replay(log: list[Action], data: st.DataObject) -> None:
+    history, replay = both(log)
+    names = data.draw(st.sets(st.sampled_from(sorted({operation_of(action) for action in log}))))
+    assert equal(history.without(history.numbers_of(*names)), tree_of(replay.without(names)))
+
+
+@given(logs_with_undos(), st.data())
+def test_an_undo_written_down_is_the_undo_that_was_planned(log: list[Action], data: st.DataObject) -> None:
+    """Each entry reversed by an action of its own, as the machine does it, which is then undone in turn."""
+    history, replay = both(log)
+    names = data.draw(st.sets(st.sampled_from(sorted({operation_of(action) for action in log}))))
+    planned, before = history.without(history.numbers_of(*names)), history.tree
+    for number in sorted(history.numbers_of(*names)):
+        entry = history.entry(number)
+        reversed_ = make_reversal(200 + number, entry.operation_id, "rollback", entry.action.action_id)
+        assert history.take(reversed_) == "folded"
+        replay.fold(reversed_)
+    assert equal(history.tree, planned)
+    assert equal(tree_of(replay.now), planned)
+    assert not history.numbers_of(*names)
+    assert equal(history.without(history.numbers_of("rollback/undo")), before)
+    assert equal(tree_of(replay.without({"rollback/undo"})), before)
+
+
+@given(logs_with_undos())
+def test_a_history_restored_from_its_entries_is_the_same(log: list[Action]) -> None:
+    history, _ = both(log)
+    again = ResourceHistory.restored(RESOURCE, DEFAULT_CONTRACT, reversed(history.entries))
+    assert equal(again.tree, history.tree)
+    assert (again.entries, again.undone) == (history.entries, history.undone)
+
+
+@given(logs_with_undos(), st.data())
+def test_entries_that_collapsed_into_the_base_change_nothing_but_what_can_be_undone(
+    log: list[Action], data: st.DataObject
+) -> None:
+    history, _ = both(log)
+    bound = data.draw(st.integers(0, len(history.entries)))
+    base = collapse(history, bound, history.undone)
+    left = ResourceHistory.restored(RESOURCE, DEFAULT_CONTRACT, history.entries[bound:], base=base, collapsed=bound)
+    assert equal(left.tree, history.tree)
+    assert left.last_number == history.last_number
+    for number in range(bound + 1, left.last_number + 1):
+        assert left.reach_of(number) == history.reach_of(number) or left.reach_of(number) <= bound
+        if left.reach_of(number) > bound:
+            assert equal(left.without({number}), history.without({number}))

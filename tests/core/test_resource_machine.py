@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from reconciler.contracts.model import Contract, Existence, FieldRule, Retry
 from reconciler.history.resource import MAX_OPERATIONS, ResourceHistory
-from reconciler.history.tree import Node, Object, Unknown, equal, known_value
-from reconciler.history.undo import without
-from reconciler.machines.head import Head, whole_history
+from reconciler.history.tree import Leaf, Object, Unknown, equal, known_value, node_at
+from reconciler.machines.head import Head, history_of
 from reconciler.records import Action, Actor, Change, Decision, Observation, Outcome
 from reconciler.values.instant import SECOND
 from tests.core.histories import RESOURCE, make_action, wild_actions
@@ -308,10 +307,13 @@ def test_old_operations_collapse_into_the_base_and_nothing_changes() -> None:
         bench.head = state
         bench.history.take(effects)
     assert bench.head.collapsed > 0
-    base, entries = whole_history(bench.history)
-    assert len(entries) <= MAX_OPERATIONS + 100
-    assert equal(without(entries, frozenset(), Contract(name="*"), base), bench.head.tree)
+    history = history_of(bench.head, bench.history, Contract(name="*"))
+    assert len(history.entries) <= MAX_OPERATIONS + 100
+    assert equal(history.tree, bench.head.tree)
     assert isinstance(bench.head.tree, Object)
-    all_undone: Node = without(entries, frozenset(entry.number for entry in entries), Contract(name="*"), base)
+    base = history.base.tree
     assert isinstance(base, Object) and not isinstance(base, Unknown)
-    assert equal(all_undone, base)
+    assert equal(history.without(frozenset(entry.number for entry in history.entries)), base)
+    owner = node_at(base, ("field-0",))
+    assert isinstance(owner, Leaf)
+    assert history.owner_of(owner.owner) == f"run/step-{owner.owner}"

@@ -39,10 +39,11 @@ def action_bytes(
     compensation: bytes = long(0),
     traceparent: bytes = long(0),
     origin: bytes = long(0),
+    reverses: bytes = long(0),
 ) -> bytes:
     parts = [operation_id, string("a"), stage, operation, resource, long(JUNE_2026), before, set_, unset, run_id]
     parts += [string("s"), long(0), actor, long(0), compensation, long(0), long(0), string(""), string(""), string("")]
-    return HEADER + b"".join([*parts, traceparent, origin])
+    return HEADER + b"".join([*parts, traceparent, origin, reverses])
 
 
 def test_the_bytes_that_these_tests_break_are_good() -> None:
@@ -60,7 +61,7 @@ def test_the_bytes_that_these_tests_break_are_good() -> None:
         (b"\x00\x00\x00\x00\x07abc", "the schema id 7 is unknown here, and no registry is configured"),
         (HEADER, "operation_id: the bytes end before the record does"),
         (action_bytes() + b"\0", "1 bytes are left over after the record"),
-        (action_bytes()[:-1], "origin: the bytes end before the record does"),
+        (action_bytes()[:-1], "reverses: the bytes end before the record does"),
         (action_bytes(operation_id=long(3 * 2**30)), "operation_id: claims a length of 3221225472 bytes"),
         (action_bytes(operation_id=long(-5)), "operation_id: claims a length of -5 bytes"),
         (action_bytes(operation_id=string(b"\xff")), "operation_id: is not UTF-8"),
