@@ -48,28 +48,51 @@ def build_plan(request: RollbackRequest, estate: Estate, observations: Sequence[
     return build(request, estate, observations, now).plan
 
 
-def build(request: RollbackRequest, estate: Estate, observations: Sequence[Observation], now: Instant) -> Planned:
-    """The plan with all that is needed to carry it out. Raises InputError where the request's selector or a decision is none."""
+def build(
+    request: RollbackRequest,
+    estate: Estate,
+    observations: Sequence[Observation],
+    now: Instant,
+    selection: Sequence[str] | None = None,
+) -> Planned:
+    """The plan with all that is needed to carry it out. ``selection``: the operations that are meant, in the order of the
+    log, where somebody else has found out what the request's selector means.
+
+    Raises InputError where the request's selector or a decision is none.
+    """
+    if selection is None:
+        selection = selected(estate, request.select)
     check_resolutions(request.resolutions)
     observed = {item.resource: item for item in observations}
     if request.plan_hash is not None and may_be_masked(request.resolutions, estate.contracts):
         undecided = msgspec.structs.replace(request, resolutions=[])
-        shown = _settled(undecided, estate, observed, now).planned().plan
+        shown = _settled(undecided, estate, observed, now, selection).planned().plan
         if shown.plan_hash == request.plan_hash:
             meant = unmasked(request.resolutions, shown.conflicts, estate.contracts)
             request = msgspec.structs.replace(request, resolutions=meant)
-    return _settled(request, estate, observed, now).planned()
+    return _settled(request, estate, observed, now, selection).planned()
 
 
-def _settled(request: RollbackRequest, estate: Estate, observed: Mapping[str, Observation], now: Instant) -> _Planning:
-    work = _Planning(request, estate, observed, now)
+def _settled(
+    request: RollbackRequest,
+    estate: Estate,
+    observed: Mapping[str, Observation],
+    now: Instant,
+    selection: Sequence[str],
+) -> _Planning:
+    work = _Planning(request, estate, observed, now, selection)
     work.settle()
     return work
 
 
 class _Planning:
     def __init__(
-        self, request: RollbackRequest, estate: Estate, observed: Mapping[str, Observation], now: Instant
+        self,
+        request: RollbackRequest,
+        estate: Estate,
+        observed: Mapping[str, Observation],
+        now: Instant,
+        selection: Sequence[str],
     ) -> None:
         self._request = request
         self._estate = estate
@@ -80,7 +103,7 @@ class _Planning:
         self._undos: dict[str, ResourceUndo] = {}
         self._notes: list[str] = []
         # The selection in the order of the log; what cascades joins it, as long as what it stands on is to be undone.
-        self._selection = dict.fromkeys(selected(estate, request.select))
+        self._selection = dict.fromkeys(selection)
         self._cascaded: dict[str, Dependant] = {}
         # The graph: a vertex is a resource, or an effect on one; an edge leads to what must wait.
         self._commands_by_vertex: dict[str, Command] = {}

@@ -197,7 +197,7 @@ class _Teller:
         return f"{number_word(number)} of {count(total, 'change')} {'is' if number == 1 else 'are'}"
 
     def _open_sentences(self) -> Iterator[str]:
-        kinds: dict[str, int] = msgspec.field(default_factory=dict)
+        kinds: dict[str, int] = {}
         for item in self._progress.open:
             kinds[item.kind] = kinds.get(item.kind, 0) + 1
         told = 0

@@ -11,8 +11,8 @@ from reconciler.values.errors import InputError
 _ONE_OF = ("run_id", "operations", "workflow_id", "actor", "system", "resource")
 
 
-def selected(estate: Estate, selector: Selector | None) -> list[str]:
-    """The operations that a selector names, in the order of the log. Raises InputError for a selector that isn't one."""
+def check(selector: Selector | None) -> Selector:
+    """The selector, if it is one. Raises InputError otherwise."""
     if selector is None:
         raise InputError("must say what to undo", field="select")
     named = [name for name in _ONE_OF if getattr(selector, name) is not None]
@@ -20,6 +20,14 @@ def selected(estate: Estate, selector: Selector | None) -> list[str]:
         raise InputError(f"must name exactly one of {', '.join(_ONE_OF)}; it names {named or 'none'}", field="select")
     if selector.after_step is not None and selector.run_id is None:
         raise InputError("goes with run_id alone", field="select.after_step")
+    if selector.resource is not None and selector.to_at is None:
+        raise InputError("a resource is restored to an instant: name it as `to`", field="select.to")
+    return selector
+
+
+def selected(estate: Estate, selector: Selector | None) -> list[str]:
+    """The operations that a selector names, in the order of the log. Raises InputError for a selector that isn't one."""
+    selector = check(selector)
     if selector.operations is not None:
         return list(dict.fromkeys(selector.operations))
     matches = _matcher(estate, selector)
@@ -34,9 +42,8 @@ def _matcher(estate: Estate, selector: Selector) -> Callable[[Action], bool]:
             return lambda action: action.run_id == selector.run_id
         return _after_step(estate, selector.run_id, selector.after_step)
     if selector.resource is not None:
-        if selector.to_at is None:
-            raise InputError("a resource is restored to an instant: name it as `to`", field="select.to")
         since = selector.to_at
+        assert since is not None
         return lambda action: action.resource == selector.resource and action.occurred_at > since
     return lambda action: (
         _in_window(action, selector)
