@@ -243,6 +243,11 @@ _UNDO: Final = Keys(
         "until_s": Key(
             _SECONDS, "The age of an operation, in seconds, after which it can't be undone; left out: never."
         ),
+        "observed_within_s": Key(
+            _SECONDS,
+            "How old the last observation of a record may be, in seconds, for its undo to start from it; 0: the record is"
+            " observed anew.",
+        ),
         "create": Key(_CREATE_UNDO, "How a create is undone."),
         "delete": Key(
             Keys(

@@ -106,6 +106,8 @@ class Undo(Part, frozen=True, kw_only=True):
     """What can be undone, and how. ``until_s`` None: however old it is."""
 
     until_s: Seconds | None = None
+    observed_within_s: Seconds = 0.0
+    """How old an observation may be for an undo to start from it; 0: made for it."""
     create: CreateUndo = CreateUndo()
     delete: DeleteUndo = DeleteUndo()
     dependants: Literal["block", "cascade", "orphan"] = "block"

@@ -56,6 +56,7 @@ conflict_scope: field
 existence: {missing: correct, unexpected: report}
 undo:
   until_s: 2592000
+  observed_within_s: 5
   create: {by: archive, set: {/status: archived, /archived_by: null}}
   delete: {by: keep}
   dependants: cascade
@@ -103,6 +104,7 @@ def test_every_key_is_read_and_typed() -> None:
         existence=Existence(missing="correct"),
         undo=Undo(
             until_s=2592000.0,
+            observed_within_s=5.0,
             create=CreateUndo(by="archive", set={"/status": "archived", "/archived_by": None}),
             delete=DeleteUndo(by="keep"),
             dependants="cascade",
