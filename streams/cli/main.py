@@ -30,6 +30,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "actions": ("streams.cli.actions", "actions", "Send actions from a file, and watch them go by."),
     "dlq": ("streams.cli.dlq", "dlq", "See the records that could not be used, and drive them again."),
     "doctor": ("streams.cli.doctor", "doctor", "Check that everything the settings name is there and as it must be."),
+    "simulate": ("streams.cli.simulate", "simulate", "Try the whole system under faults, by seed."),
     "fold": ("streams.cli.offline", "fold", "Fold actions into expected state, from files alone."),
     "diff": ("streams.cli.offline", "diff", "Compare expected with actual state, from files alone."),
     "plan": ("streams.cli.offline", "plan", "Plan a rollback, from files alone."),

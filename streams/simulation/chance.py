@@ -54,13 +54,14 @@ class Chance:
 class Faults:
     """Decides which opportunity for a fault becomes one.
 
-    Opportunities of a kind are counted, and have a stream of their own: leaving a fault out moves no other of its kind.
+    Opportunities of a kind are counted, and have a stream of their own: leaving a fault out moves no other of its kind. With
+    `only`, none but those named in it strike.
     """
 
-    def __init__(self, seed: int, rates: Mapping[str, float], without: Collection[str] = ()) -> None:
+    def __init__(self, seed: int, rates: Mapping[str, float], only: Collection[str] | None = None) -> None:
         self._seed = seed
         self._rates = rates
-        self._without = frozenset(without)
+        self._only = None if only is None else frozenset(only)
         self._streams: dict[str, Chance] = {}
         self._counts: dict[str, int] = {}
         self.struck: list[str] = []
@@ -79,12 +80,11 @@ class Faults:
         number = self._counts[kind] = self._counts.get(kind, 0) + 1
         if not stream.hits(rate):
             return None
-        name = f"{kind}#{number}"
-        return self.detail(name)
+        return self.detail(f"{kind}#{number}")
 
     def detail(self, name: str) -> Chance | None:
         """The chance of something that happens once, such as `edit#3`; None where it is to be left out."""
-        if name in self._without:
+        if self._only is not None and name not in self._only:
             return None
         self.struck.append(name)
         return Chance(self._seed, name)

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Final
 
 from streams.simulation.checks import violations
-from streams.simulation.simulation import Parts, Simulation, Verdict
+from streams.simulation.simulation import Parts, Simulation, Verdict, Violation
 
 _MOST_TRIES: Final = 400
 """How many simulations the search for a smaller schedule may take."""
 
-_AT_ONCE: Final = 25
+_AT_ONCE: Final = 10
 
 
-def lived(seed: int, without: Collection[str] = (), parts: Parts | None = None) -> tuple[Simulation, Verdict]:
-    """A simulation that is over, and its verdict."""
+def lived(seed: int, only: Collection[str] | None = None, parts: Parts | None = None) -> tuple[Simulation, Verdict]:
+    """A simulation that is over, and its verdict. With `only`, none but these faults strike and these things are done."""
     # What fails here fails on purpose, and would be logged as if it didn't.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        simulation = Simulation(seed, without, parts)
-        simulation.live()
-        digest = simulation.broker.digest()
-        counts = simulation.counts()
-        found = violations(simulation)
+        simulation = Simulation(seed, only, parts)
+        found = _found(simulation)
     finally:
         logging.disable(before)
-    return simulation, Verdict(seed, digest, found, list(simulation.faults.struck), counts)
+    struck = list(simulation.faults.struck)
+    return simulation, Verdict(seed, simulation.broker.digest(), found, struck, simulation.counts())
 
 
-def judge(seed: int, without: Collection[str] = (), parts: Parts | None = None) -> Verdict:
+def _found(simulation: Simulation) -> list[Violation]:
+    try:
+        simulation.live()
+        return violations(simulation)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the seed that leads to it is what is wanted
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__} in {Path(where.filename).name}, {where.name}: {error}"
+        return [Violation("no exception", told)]
+
+
+def judge(seed: int, only: Collection[str] | None = None, parts: Parts | None = None) -> Verdict:
     """The verdict on a seed."""
-    return lived(seed, without, parts)[1]
+    return lived(seed, only, parts)[1]
 
 
 def judge_many(seeds: Iterable[int], jobs: int) -> Iterator[Verdict]:
@@ -49,26 +59,27 @@ def judge_many(seeds: Iterable[int], jobs: int) -> Iterator[Verdict]:
             processes.shutdown(cancel_futures=True)
 
 
-def shrunk(verdict: Verdict, without: Collection[str] = (), parts: Parts | None = None) -> list[str]:
-    """What can be left out of a schedule without making the same invariants hold: the longer, the shorter the schedule."""
+def shrunk(verdict: Verdict, parts: Parts | None = None) -> list[str]:
+    """A schedule that breaks one of the same invariants, and of which no part can be left out that was tried: halves first,
+    then ever smaller parts, at last each fault by itself."""
     broken = {violation.invariant for violation in verdict.violations}
-    left_out = list(without)
+    left = list(verdict.faults)
     tries = 0
 
-    def still_breaks(candidates: Collection[str]) -> bool:
-        found = judge(verdict.seed, [*left_out, *candidates], parts)
+    def still_breaks(names: Collection[str]) -> bool:
+        found = judge(verdict.seed, names, parts)
         return bool(broken & {violation.invariant for violation in found.violations})
 
-    size = max(1, len(verdict.faults) // 2)
-    names = list(verdict.faults)
+    if not still_breaks(left):
+        return left
+    size = len(left)
     while size and tries < _MOST_TRIES:
-        kept: list[str] = []
-        for start in range(0, len(names), size):
-            group = names[start : start + size]
+        for start in range(0, len(left), size):
+            names = [*left[:start], *left[start + size :]]
             tries += 1
-            if tries < _MOST_TRIES and still_breaks(group):
-                left_out += group
-            else:
-                kept += group
-        names, size = kept, size // 2
-    return left_out
+            if still_breaks(names):
+                left = names
+                break
+        else:
+            size //= 2
+    return left

@@ -72,11 +72,11 @@ class Verdict(msgspec.Struct, frozen=True):
 class Simulation:
     """A world under a seed."""
 
-    def __init__(self, seed: int, without: Collection[str] = (), parts: Parts | None = None) -> None:
+    def __init__(self, seed: int, only: Collection[str] | None = None, parts: Parts | None = None) -> None:
         parts = parts or Parts()
         self.seed = seed
         self.schedule = Schedule()
-        self.faults = Faults(seed, rates_of(seed), without)
+        self.faults = Faults(seed, rates_of(seed), only)
         self.trace = Trace(self.schedule)
         self.estate: Estate = make_estate(seed)
         self.topics = TopicNames()
