@@ -40,6 +40,8 @@ class ExitCode(enum.IntEnum):
     """The table could not be recovered."""
     TRANSPORT = 75
     """Records were skipped between two fetches, or the consumer ended by itself."""
+    COMPANION = 76
+    """The process that drives rollbacks was ended from outside."""
 
 
 _note_path: Path | None = None

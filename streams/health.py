@@ -3,7 +3,7 @@ table data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -22,13 +22,22 @@ class MetricsPage(Protocol):
 
 
 class HealthServer:
-    """The server. `problem` gives one sentence on why the process is not ready, None when it is."""
+    """The server. `problem` gives one sentence on why the process is not ready, None when it is. `more_metrics` are further
+    pages of metrics by their path; None from one of them: not now."""
 
-    def __init__(self, host: str, port: int, metrics: MetricsPage, problem: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        metrics: MetricsPage,
+        problem: Callable[[], str | None],
+        more_metrics: Mapping[str, Callable[[], bytes | None]] | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._metrics = metrics
         self._problem = problem
+        self._more_metrics = dict(more_metrics or {})
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> int:
@@ -37,6 +46,8 @@ class HealthServer:
         app.router.add_get("/live", self._live)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics_page)
+        for path in self._more_metrics:
+            app.router.add_get(path, self._more_metrics_page)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
@@ -65,3 +76,9 @@ class HealthServer:
 
     async def _metrics_page(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": _METRICS_TYPE})
+
+    async def _more_metrics_page(self, request: web.Request) -> web.Response:
+        page = self._more_metrics[request.path]()
+        if page is None:
+            return web.Response(status=503, text="there are no fresh metrics\n")
+        return web.Response(body=page, headers={"Content-Type": _METRICS_TYPE})

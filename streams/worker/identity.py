@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _LOCK_NAME = "worker.lock"
 _REQUEST_TIMEOUT_S = 10.0
 _ASK_AGAIN_S = 1.0
+_TRY_AGAIN_S = 0.1
 _GRACE_S = 5.0
 _NO_SUCH_GROUP = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.GROUP_ID_NOT_FOUND})
 _COORDINATOR_MOVES = frozenset(
@@ -33,22 +34,33 @@ _COORDINATOR_MOVES = frozenset(
 )
 
 
-def lock_data_dir(data_dir: Path) -> IO[str]:
-    """Holds the folder until the process ends, however it ends. Raises InputError when another process has it."""
+def lock_data_dir(data_dir: Path, wait_s: float = 0.0) -> IO[str]:
+    """Holds the folder until the process ends, however it ends. Raises InputError when another process has it, and doesn't
+    end within `wait_s`."""
+    deadline = time.monotonic() + wait_s
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / _LOCK_NAME).open("a+", encoding="utf-8")
     except OSError as error:
         raise InputError(f"the folder {data_dir} can't be used ({error.strerror}); set RECONCILER_DATA_DIR") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while not _is_locked(lock):
+        if time.monotonic() < deadline:
+            time.sleep(_TRY_AGAIN_S)
+            continue
         lock.close()
         raise InputError(
             f"another worker is running with the data folder {data_dir}; give each its own RECONCILER_DATA_DIR and "
             "RECONCILER_INSTANCE_ID"
-        ) from None
+        )
     return lock
+
+
+def _is_locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def client_id(settings: Settings) -> str:

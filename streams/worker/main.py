@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from streams.settings import Settings
 from streams.store.recovery import StoreFactory
 from streams.transport.consumer import BatchConsumer
 from streams.worker.app import build_app, consumer_of
+from streams.worker.companion import Companion, Supervisor
 from streams.worker.engine import Engine
 from streams.worker.hosting import HostContext, ServiceHost
 from streams.worker.identity import client_id, lock_data_dir, refuse_second_instance
@@ -45,13 +47,20 @@ def run_worker(
     codec: Codec,
     services: Sequence[WorkerService] = (),
     on_listening: Callable[[int], None] | None = None,
+    companion: Companion | None = None,
+    supervisor: Supervisor | None = None,
 ) -> None:
     """Runs until SIGTERM or SIGINT, then finishes what is in flight, commits and leaves the group.
+
+    `companion` is a second process that this one looks after; `supervisor` the one that looks after this.
 
     Ends the process by itself with a code of `ExitCode` when something is wrong. Raises InputError for what a person must
     put right first: settings, missing topics, a second process of one identity. `on_listening` gets the port of /metrics.
     """
-    lock = lock_data_dir(settings.data_dir)
+    if supervisor is not None:
+        supervisor.end_with_it()
+    # What a supervisor left behind when it was killed may still be finishing.
+    lock = lock_data_dir(settings.data_dir, wait_s=0.0 if supervisor is None else _STOP_WITHIN_S)
     try:
         leave_notes_in(settings.data_dir)
         _slow_down(settings)
@@ -63,10 +72,13 @@ def run_worker(
             )
         if settings.session_timeout_s * 1000 < settings.fetch_max_wait_ms:
             raise InputError("fetch_max_wait_ms must be shorter than session_timeout_s")
-        asyncio.run(Worker(settings, pipeline, codec, services, cluster_id, on_listening).run())
+        worker = Worker(settings, pipeline, codec, services, cluster_id, on_listening, companion, supervisor)
+        code = asyncio.run(worker.run())
         forget_exits(settings.data_dir)
     finally:
         lock.close()
+    if code:
+        sys.exit(code)
 
 
 def _slow_down(settings: Settings) -> None:
@@ -87,8 +99,13 @@ class Worker:
         services: Sequence[WorkerService],
         cluster_id: str,
         on_listening: Callable[[int], None] | None,
+        companion: Companion | None,
+        supervisor: Supervisor | None,
     ) -> None:
         self._settings = settings
+        self._companion = companion
+        self._supervisor = supervisor
+        self._exit_code = 0
         self._pipeline = pipeline
         self._codec = codec
         self._on_listening = on_listening
@@ -98,8 +115,8 @@ class Worker:
         self._cluster_id = cluster_id
         self._stopping = asyncio.Event()
 
-    async def run(self) -> None:
-        """Until a signal."""
+    async def run(self) -> int:
+        """Until a signal, or the companion's end; says with which code to exit."""
         self._codec.prepare([(self._pipeline.heads, ExpectedHead), (self._pipeline.history, HistoryEntry)])
         async with AsyncExitStack() as stack:
             engine = self._engine()
@@ -108,7 +125,8 @@ class Worker:
             watchdog = Watchdog(self._settings, observed, LogEnds(self._settings), end_process)
             consumer = consumer_of(app)
             self._metrics.watch(watchdog.lags, consumer.ledger.oldest_uncommitted_s, lambda: consumer.commits_refused)
-            await self._serve_health(stack, engine, app)
+            problem = self._problem_of(engine, app)
+            await self._serve_health(stack, problem)
             publisher = Publisher(self._settings)
             stack.callback(publisher.close)
             stack.push_async_callback(engine.close)
@@ -121,6 +139,13 @@ class Worker:
                     Ticker(self._settings, engine, self._codec, publisher, self._metrics).run(), name="ticker"
                 ),
             ]
+            if self._supervisor is not None:
+                telling = self._supervisor.telling(problem, self._metrics.render)
+                tasks.append(asyncio.create_task(telling, name="telling"))
+            if self._companion is not None:
+                await self._companion.start()
+                stack.push_async_callback(self._companion.stop)
+                tasks.append(asyncio.create_task(self._end_with(self._companion), name="companion"))
             for task in tasks:
                 task.add_done_callback(_must_not_end)
             self._host.start(HostContext(self._settings, engine, publisher, self._metrics.registry))
@@ -128,11 +153,23 @@ class Worker:
             await app.start()
             await self._until_stopped(app)
             self._bound_the_end()
+            if self._companion is not None:
+                self._companion.terminate()  # so that both finish at the same time
             await self._host.stop()
-            tasks[1].cancel()
+            for task in tasks[1:]:
+                task.cancel()
             await app.stop()
             tasks[0].cancel()
         logger.info("worker %s has stopped", self._identity)
+        return self._exit_code
+
+    async def _end_with(self, companion: Companion) -> None:
+        """When the companion ends, so does this process, with its code."""
+        code = await companion.ended()
+        if not self._stopping.is_set():
+            logger.error("the process that drives %s has ended with code %d; so does this one", companion.name, code)
+            self._exit_code = code
+            self._stopping.set()
 
     def _engine(self) -> Engine:
         settings, pipeline = self._settings, self._pipeline
@@ -147,15 +184,22 @@ class Worker:
             listeners=[self._host],
         )
 
-    async def _serve_health(self, stack: AsyncExitStack, engine: Engine, app: WorkerApp) -> None:
+    def _problem_of(self, engine: Engine, app: WorkerApp) -> Callable[[], str | None]:
         def problem() -> str | None:
             if self._stopping.is_set():
                 return "the worker is stopping"
             if app.rebalancing or not engine.ready:
                 return f"a rebalance or recovery has been under way for {engine.not_ready_s():.0f} s"
-            return None
+            return None if self._companion is None else self._companion.problem()
 
-        server = HealthServer(self._settings.http_host, self._settings.http_port, self._metrics, problem)
+        return problem
+
+    async def _serve_health(self, stack: AsyncExitStack, problem: Callable[[], str | None]) -> None:
+        settings, companion = self._settings, self._companion
+        if self._supervisor is not None:
+            return  # it tells for this process too
+        more = {} if companion is None else {f"/metrics/{companion.name}": companion.metrics}
+        server = HealthServer(settings.http_host, settings.http_port, self._metrics, problem, more)
         port = await server.start()
         stack.push_async_callback(server.stop)
         logger.info("health and metrics on http://%s:%d", self._settings.http_host, port)

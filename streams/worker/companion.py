@@ -1,0 +1,147 @@
+"""Two workers as one: `reconciler worker` folds resources, and looks after a second process that drives rollbacks.
+
+Planning ten thousand operations must not hold up folding, and a process that is stuck must not go unnoticed: so they are two
+processes with one life. The second tells the first how it stands through a pipe, once a second; it ends when its standard
+input does, which happens however the first one ends. When the second ends by itself, the first finishes what is in flight
+and ends too, with its exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from streams.exits import ExitCode
+
+logger = logging.getLogger(__name__)
+
+_TELL_EVERY_S: Final = 1.0
+_SILENT_AFTER_S: Final = 15.0
+_STOP_WITHIN_S: Final = 50.0
+"""Less than the first process gives itself to finish."""
+_MOST_LINE_BYTES: Final = 16 * 1024 * 1024
+_MOST_READ_BYTES: Final = 1024
+_EXIT_CODES: Final = frozenset(int(code) for code in ExitCode)
+
+
+class Companion:
+    """The second process, as the first sees it. To be used on the event loop."""
+
+    def __init__(self, name: str, arguments: Sequence[str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`arguments` are those of Python; the pipe's number is added to them."""
+        self.name = name
+        self._arguments = list(arguments)
+        self._monotonic = monotonic
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._why: str | None = "is starting"
+        self._metrics = ""
+        self._told_at = monotonic()
+
+    async def start(self) -> None:
+        """Starts the process."""
+        reading, writing = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self._arguments,
+                "--report-to",
+                str(writing),
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=(writing,),
+            )
+        finally:
+            os.close(writing)
+        stream = asyncio.StreamReader(limit=_MOST_LINE_BYTES)
+        pipe = os.fdopen(reading, "rb", buffering=0)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+        self._told_at = self._monotonic()
+        self._reader = asyncio.create_task(self._read(stream), name=f"companion-{self.name}")
+        logger.info("%s are driven by the process %d", self.name, self._process.pid)
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        while line := await stream.readline():
+            told = json.loads(line)
+            self._why, self._metrics = told["why"], told["metrics"]
+            self._told_at = self._monotonic()
+
+    def problem(self) -> str | None:
+        """Why it is not ready, in a sentence; None when it is."""
+        silent_s = self._monotonic() - self._told_at
+        if silent_s > _SILENT_AFTER_S:
+            return f"{self.name}: the process has said nothing for {silent_s:.0f} s"
+        return None if self._why is None else f"{self.name}: {self._why}"
+
+    def metrics(self) -> bytes | None:
+        """Its metrics in Prometheus' text format; None while there are none that are fresh."""
+        if not self._metrics or self._monotonic() - self._told_at > _SILENT_AFTER_S:
+            return None
+        return self._metrics.encode()
+
+    async def ended(self) -> int:
+        """Waits until it has ended by itself or was stopped, and says with which exit code this process is to end."""
+        assert self._process is not None
+        code = await self._process.wait()
+        if code in _EXIT_CODES:
+            return code
+        logger.error("the process that drives %s was ended from outside (%d)", self.name, code)
+        return ExitCode.COMPANION
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
+    async def stop(self) -> None:
+        """Asks it to end and waits until it has, or ends it when it doesn't in time."""
+        if self._process is None:
+            return
+        self.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_WITHIN_S)
+        except TimeoutError:
+            logger.error("the process that drives %s doesn't end; it is killed", self.name)
+            self._process.kill()
+            await self._process.wait()
+        if self._reader is not None:
+            await self._reader
+
+
+class Supervisor:
+    """The first process, as the second sees it."""
+
+    def __init__(self, report_to: int) -> None:
+        self._pipe = os.fdopen(report_to, "w", buffering=1, encoding="utf-8")
+
+    def end_with_it(self) -> None:
+        """From now on this process ends in order when the first one has ended, however it did."""
+        threading.Thread(target=_await_end_of_input, name="supervisor", daemon=True).start()
+
+    async def telling(self, problem: Callable[[], str | None], metrics: Callable[[], bytes]) -> None:
+        """Says how this process stands, until it is cancelled."""
+        while True:
+            # In a thread: a pipe that isn't emptied must not stop this process.
+            await asyncio.to_thread(self._tell, {"why": problem(), "metrics": metrics().decode()})
+            await asyncio.sleep(_TELL_EVERY_S)
+
+    def _tell(self, told: dict[str, Any]) -> None:
+        try:
+            self._pipe.write(json.dumps(told) + "\n")
+        except BrokenPipeError:
+            logger.warning("the process that looks after this one has ended")
+
+
+def _await_end_of_input() -> None:
+    # Not through sys.stdin: its lock, held here, would be missed at the interpreter's end.
+    while os.read(0, _MOST_READ_BYTES):
+        pass
+    logger.warning("the process that looks after this one has ended; so does this one")
+    os.kill(os.getpid(), signal.SIGTERM)
