@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,7 +15,7 @@ from reconciler.history.entry import Entry
 from reconciler.history.resource import ResourceHistory
 from reconciler.plan.blocking import blocked_alone, compensation_of, unknown_neighbours
 from reconciler.plan.commands import undo_command
-from reconciler.plan.dependants import Dependant, dependants, references_of
+from reconciler.plan.dependants import Dependant, dependants, dependents_of, named, references_of
 from reconciler.plan.estate import Estate
 from reconciler.plan.model import (
     ApprovalNeeded,
@@ -105,6 +106,7 @@ class _Planning:
         # The selection in the order of the log; what cascades joins it, as long as what it stands on is to be undone.
         self._selection = dict.fromkeys(selection)
         self._cascaded: dict[str, Dependant] = {}
+        self._dependents = dependents_of(estate)
         # The graph: a vertex is a resource, or an effect on one; an edge leads to what must wait.
         self._commands_by_vertex: dict[str, Command] = {}
         self._layers: list[list[str]] = []
@@ -122,6 +124,9 @@ class _Planning:
 
     def _live(self) -> set[str]:
         return self._selection.keys() - self._blocked.keys()
+
+    def _is_live(self, name: str) -> bool:
+        return name in self._selection and name not in self._blocked
 
     def _block(self, blocked: Blocked) -> None:
         self._blocked.setdefault(blocked.operation_id, blocked)
@@ -143,7 +148,7 @@ class _Planning:
         if len(self._blocked) == before[1]:
             self._judge_dependants()
         for name, item in list(self._cascaded.items()):
-            if item.operation_id not in self._live():
+            if not self._is_live(item.operation_id):
                 del self._cascaded[name], self._selection[name]
         return (list(self._selection), len(self._blocked)) != before
 
@@ -190,18 +195,40 @@ class _Planning:
                 self._block(_blocked(undo, entry.number, "immutable", reason))
 
     def _judge_dependants(self) -> None:
+        self._judge_named()
         for item in dependants(self._estate, self._live(), self._undos, self._observed):
-            policy = self._dependants_policy(item.operation_id)
-            if policy == "orphan":
-                continue
-            if policy == "cascade" and item.by is not None and item.by not in self._blocked:
-                if item.by not in self._selection:
-                    self._selection[item.by] = None
-                    self._cascaded[item.by] = item
-                    self._judge_alone(item.by)
-            else:
-                reason = f"It can't be undone alone: {item.sentence}. Undo that as well, or let the contract decide."
-                self._block(Blocked(operation_id=item.operation_id, rule="dependants", reason=reason))
+            self._judge_dependant(item)
+
+    def _judge_named(self) -> None:
+        """Judges who names an operation in `depends_on`, and again what a block or a cascade touches: along a chain of ten
+        thousand in one go."""
+        waiting = deque(sorted(self._live()))
+        while waiting:
+            name = waiting.popleft()
+            for item in named(self._estate, self._dependents, name):
+                if not self._is_live(name):
+                    break
+                if item.by is None or self._is_live(item.by):
+                    continue
+                self._judge_dependant(item)
+                if self._is_live(item.by):
+                    waiting.append(item.by)
+            if not self._is_live(name):
+                needed = {other for action in self._estate.operations[name].actions for other in action.depends_on}
+                waiting.extend(sorted(other for other in needed if self._is_live(other)))
+
+    def _judge_dependant(self, item: Dependant) -> None:
+        policy = self._dependants_policy(item.operation_id)
+        if policy == "orphan":
+            return
+        if policy == "cascade" and item.by is not None and item.by not in self._blocked:
+            if item.by not in self._selection:
+                self._selection[item.by] = None
+                self._cascaded[item.by] = item
+                self._judge_alone(item.by)
+        else:
+            reason = f"It can't be undone alone: {item.sentence}. Undo that as well, or let the contract decide."
+            self._block(Blocked(operation_id=item.operation_id, rule="dependants", reason=reason))
 
     def _dependants_policy(self, operation_id: str) -> str:
         """The strictest of the contracts of the operation's resources."""
@@ -297,7 +324,7 @@ class _Planning:
             for rule in approvals_needed(contract, context, self._notes)
         ]
         is_forbidden = any(blocked.rule == "forbidden" for blocked in self._blocked.values())
-        live = [name for name in self._selection if name in self._live()]
+        live = [name for name in self._selection if self._is_live(name)]
         content = Plan(
             rollback_id=request.rollback_id,
             status="executable",

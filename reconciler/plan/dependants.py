@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from urllib.parse import quote
 
@@ -32,9 +32,9 @@ def dependants(
     undos: Mapping[str, ResourceUndo],
     observed: Mapping[str, Observation],
 ) -> list[Dependant]:
-    """All that stands on the operations to be undone and isn't undone itself, in a stable order."""
+    """All that stands on the operations to be undone and isn't undone itself, in a stable order, but for those that name
+    them in `depends_on` (`named`)."""
     found = [
-        *_named(estate, undone),
         *_later_on_created(undos),
         *_fragments(undos),
         *_references(estate, undone, undos, observed),
@@ -45,13 +45,20 @@ def dependants(
     )
 
 
-def _named(estate: Estate, undone: AbstractSet[str]) -> Iterator[Dependant]:
-    for name, operation in estate.operations.items():
-        if name in undone:
-            continue
-        for needed in sorted({item for action in operation.actions for item in action.depends_on} & undone):
-            if estate.entries_of(name) or estate.is_outcome_unknown(name):
-                yield Dependant(needed, name, f"the step {name} depends on it")
+def dependents_of(estate: Estate) -> dict[str, list[str]]:
+    """By operation, those that name it in `depends_on`, in the order of their names."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(estate.operations):
+        for needed in {item for action in estate.operations[name].actions for item in action.depends_on}:
+            found.setdefault(needed, []).append(name)
+    return found
+
+
+def named(estate: Estate, dependents: Mapping[str, Sequence[str]], operation_id: str) -> Iterator[Dependant]:
+    """All that name an operation in `depends_on` and aren't undone, or haven't failed."""
+    for name in dependents.get(operation_id, ()):
+        if estate.entries_of(name) or estate.is_outcome_unknown(name):
+            yield Dependant(operation_id, name, f"the step {name} depends on it")
 
 
 def _later_on_created(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:

@@ -15,7 +15,7 @@ from reconciler.contracts.masking import shown_error
 from reconciler.contracts.model import ContractSet
 from reconciler.plan.conflict_wording import found
 from reconciler.plan.model import ApprovalNeeded
-from reconciler.plan.story import Section, SectionKey, Story, section, story
+from reconciler.plan.story import Section, SectionKey, Story, lines, section, story
 from reconciler.plan.telling import consent, consents, promise, what_stands_apart
 from reconciler.plan.wording import Wording, count, listed, moment, number_word, one_line, sentence, upper_first
 from reconciler.records import Actor, Approval, Record, RollbackStatus, StepConflict
@@ -215,12 +215,12 @@ class _Teller:
         for item in () if progress.plan is None else progress.plan.sections:
             if item.key not in ("next", "about"):
                 yield msgspec.structs.replace(item, title=self._title(item.key, item.title))
-        yield section("about", "What this is about", self._about())
-        opened = section("open", _OPEN.get(progress.status, "What is open"), map(self._open_line, progress.open))
+        yield lines("about", "What this is about", self._about())
+        opened = section("open", _OPEN.get(progress.status, "What is open"), progress.open, self._open_line)
         if opened is not None:
             more = opened.more + self._open - len(progress.open)
             yield msgspec.structs.replace(opened, more=more)
-        yield section("next", "What to do next", self._next_lines())
+        yield lines("next", "What to do next", self._next_lines())
 
     def _title(self, key: SectionKey, title: str) -> str:
         if key == "changes":

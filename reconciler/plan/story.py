@@ -7,12 +7,14 @@ done; only the titles of the sections change.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from reconciler.records import Record
+
+T = TypeVar("T")
 
 LINES_TOLD: Final = 10
 """How many lines of a section are told; the rest is counted. The whole is in the plan."""
@@ -59,12 +61,17 @@ class Story(Record, frozen=True, kw_only=True):
         return next((section for section in self.sections if section.key == key), None)
 
 
-def section(key: SectionKey, title: str, lines: Iterable[str]) -> Section | None:
-    """A section with its lines, folded; None where there is nothing to tell."""
-    lines = list(lines)
+def section(key: SectionKey, title: str, items: Iterable[T], line: Callable[[T], str]) -> Section | None:
+    """A section with a line for each item, folded; None where there is nothing to tell."""
+    items = list(items)
     # A line "and one more" would take as much room as the line itself.
-    told = lines if len(lines) <= LINES_TOLD + 1 else lines[:LINES_TOLD]
-    return Section(key=key, title=title, lines=told, more=len(lines) - len(told)) if lines else None
+    told = items if len(items) <= LINES_TOLD + 1 else items[:LINES_TOLD]
+    return Section(key=key, title=title, lines=list(map(line, told)), more=len(items) - len(told)) if items else None
+
+
+def lines(key: SectionKey, title: str, told: Iterable[str]) -> Section | None:
+    """A section of few lines."""
+    return section(key, title, told, str)
 
 
 def story(opening: Iterable[str], sections: Iterable[Section | None], counts: dict[str, int]) -> Story:
@@ -78,10 +85,10 @@ def markdown(told: Story) -> str:
     """The story in Markdown. What it quotes of other people's texts can't become markup."""
     parts = [_escaped(told.opening)]
     for item in told.sections:
-        lines = [f"- {_escaped(line)}" for line in item.lines]
+        told_lines = [f"- {_escaped(line)}" for line in item.lines]
         if item.more:
-            lines.append(f"- … and {item.more:,} more")
-        parts.append("\n".join([f"**{item.title}**", "", *lines]))
+            told_lines.append(f"- … and {item.more:,} more")
+        parts.append("\n".join([f"**{item.title}**", "", *told_lines]))
     return "\n\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from reconciler.plan.conflict_wording import decided, found
 from reconciler.plan.estate import Estate
 from reconciler.plan.model import ApprovalNeeded, Blocked, BlockRule, Kept, Plan, PlannedConflict
-from reconciler.plan.story import Section, Story, section, story
+from reconciler.plan.story import Section, Story, lines, section, story
 from reconciler.plan.wording import Wording, count, listed, moment, one_line, sentence, span, spoken, upper_first, who
 from reconciler.records import Action, Change, Command, RollbackRequest, Selector
 from reconciler.values.json_value import ABSENT
@@ -83,19 +83,23 @@ class _Teller:
 
     def _sections(self) -> Iterator[Section | None]:
         plan = self._plan
-        yield section("about", "What this is about", self._about())
-        yield section("changes", "What will be changed", map(self._change_line, self._changes))
-        yield section("effects", "What will be made good", map(self._effect_line, self._effects))
-        yield section("decisions", "What somebody must decide", map(self._decision_line, self._open))
-        yield section(
-            "conflicts",
-            "What others changed meanwhile",
-            (decided(self._words, item) for item in plan.conflicts if item.resolution != "manual"),
-        )
-        yield section("kept", "What stays, and for whose sake", self._kept_lines())
-        yield section("blocked", "What can't be undone", self._blocked_lines())
-        yield section("next", "What to do next", self._next_lines())
-        yield section("notes", "Worth knowing", self._notes())
+        yield lines("about", "What this is about", self._about())
+        yield section("changes", "What will be changed", self._changes, self._change_line)
+        yield section("effects", "What will be made good", self._effects, self._effect_line)
+        yield section("decisions", "What somebody must decide", self._open, self._decision_line)
+        settled = [item for item in plan.conflicts if item.resolution != "manual"]
+        yield section("conflicts", "What others changed meanwhile", settled, lambda item: decided(self._words, item))
+        kept: dict[tuple[str, str], list[Kept]] = {}
+        for item in plan.kept:
+            kept.setdefault((item.resource, item.owner), []).append(item)
+        yield section("kept", "What stays, and for whose sake", kept.values(), self._kept_line)
+        blocked: dict[str, list[Blocked]] = {}
+        for refused in plan.blocked:
+            if refused.rule != "forbidden":
+                blocked.setdefault(refused.reason, []).append(refused)
+        yield section("blocked", "What can't be undone", blocked.values(), self._blocked_line)
+        yield lines("next", "What to do next", self._next_lines())
+        yield lines("notes", "Worth knowing", self._notes())
 
     def _about(self) -> Iterator[str]:
         actions = [
@@ -184,18 +188,16 @@ class _Teller:
             whole = " Until somebody decides, nothing in this record is changed."
         return f"{found(self._words, conflict.resource, conflict)}.{whole}"
 
-    def _kept_lines(self) -> Iterator[str]:
-        together: dict[tuple[str, str], list[Kept]] = {}
-        for item in self._plan.kept:
-            together.setdefault((item.resource, item.owner), []).append(item)
-        for (resource, owner), items in together.items():
-            fields = [
-                f"{self._words.field(resource, item.path)} "
-                + ("(taken out)" if item.value is ABSENT else f"({self._words.value(resource, item.path, item.value)})")
-                for item in items[:_FIELDS_TOLD]
-            ]
-            verb = "stays" if len(items) == 1 else "stay"
-            yield f"{self._words.record(resource)}: {listed(fields, len(items))} {verb}: {self._owner(resource, owner)}."
+    def _kept_line(self, items: list[Kept]) -> str:
+        """What one writer keeps of one record."""
+        resource, owner = items[0].resource, items[0].owner
+        fields = [
+            f"{self._words.field(resource, item.path)} "
+            + ("(taken out)" if item.value is ABSENT else f"({self._words.value(resource, item.path, item.value)})")
+            for item in items[:_FIELDS_TOLD]
+        ]
+        verb = "stays" if len(items) == 1 else "stay"
+        return f"{self._words.record(resource)}: {listed(fields, len(items))} {verb}: {self._owner(resource, owner)}."
 
     def _owner(self, resource: str, owner: str) -> str:
         if owner == "external":
@@ -205,17 +207,10 @@ class _Teller:
             return f"the later step {one_line(owner)} set it"
         return f"{who(action)} set it later, on {moment(action.occurred_at)}"
 
-    def _blocked_lines(self) -> Iterator[str]:
-        together: dict[str, list[Blocked]] = {}
-        for item in self._plan.blocked:
-            if item.rule != "forbidden":
-                together.setdefault(item.reason, []).append(item)
-        for reason, items in together.items():
-            steps = [self._step(item.operation_id) for item in items[:_STEPS_TOLD]]
-            yield f"{listed(steps, len(items))}: {reason}"
-
-    def _step(self, operation_id: str) -> str:
-        return f"“{one_line(operation_id)}”"
+    def _blocked_line(self, items: list[Blocked]) -> str:
+        """The steps that can't be undone for one and the same reason."""
+        steps = [f"“{one_line(item.operation_id)}”" for item in items[:_STEPS_TOLD]]
+        return f"{listed(steps, len(items))}: {items[0].reason}"
 
     def _next_lines(self) -> Iterator[str]:
         plan = self._plan

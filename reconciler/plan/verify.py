@@ -69,6 +69,7 @@ class _Look:
     ) -> None:
         self._plan: Plan = planned.plan
         self._steps = planned.steps
+        self._undone = frozenset(planned.plan.operations)
         self._request = request
         self._estate = estate
         self._observed = observed
@@ -146,14 +147,13 @@ class _Look:
         return [contracts[name] for name in sorted(names)]
 
     def _operations(self) -> Iterator[tuple[str, str]]:
-        undone = set(self._plan.operations)
-        if len(undone) < len(self._plan.operations):
+        if len(self._undone) < len(self._plan.operations):
             yield "operations", "an operation is undone once"
         for index, item in enumerate(self._plan.blocked):
-            if item.operation_id in undone:
+            if item.operation_id in self._undone:
                 yield f"blocked[{index}]", f"{item.operation_id} is blocked and undone"
         select = self._request.select
-        told = undone | {item.operation_id for item in self._plan.blocked}
+        told = self._undone | {item.operation_id for item in self._plan.blocked}
         for name in (select.operations or ()) if select is not None else ():
             if name not in told:
                 yield "operations", f"{name} was asked for, and is neither undone nor blocked"
@@ -190,8 +190,8 @@ class _Look:
                 yield path, f"the entry {number} of {step.resource} is undone as what it isn't"
             elif step.action_id is not None and entry.action.action_id != step.action_id:
                 yield path, "it makes good another effect than it says"
-        if not set(step.operations) <= set(self._plan.operations):
-            yield path, f"it undoes {', '.join(sorted(set(step.operations) - set(self._plan.operations)))} as well"
+        if not self._undone.issuperset(step.operations):
+            yield path, f"it undoes {', '.join(sorted(set(step.operations) - self._undone))} as well"
         if step.action_id is not None and (step.command is None or step.command.action != "compensate"):
             yield path, "an effect is made good by a compensation"
 
@@ -348,9 +348,8 @@ class _Look:
 
     def _kept(self, after: Mapping[str, Json | Absent]) -> Iterator[tuple[str, str]]:
         """What is kept, unchanged or left to people isn't touched."""
-        undone = set(self._plan.operations)
         for index, kept in enumerate(self._plan.kept):
-            if kept.owner in undone:
+            if kept.owner in self._undone:
                 yield f"kept[{index}]", "it is kept for an operation that is undone"
             yield from self._untouched(f"kept[{index}]", kept.resource, tokens_of(kept.path), after)
         for index, item in enumerate(self._plan.unchanged):
