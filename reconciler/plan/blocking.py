@@ -13,6 +13,13 @@ from reconciler.values.instant import SECOND, Instant, format_instant
 
 def blocked_alone(estate: Estate, operation_id: str, now: Instant) -> Blocked | None:
     """The first rule that blocks an operation by itself, or None."""
+    if operation_id in estate.collapsed:
+        return _blocked(
+            operation_id,
+            "expired",
+            f"What this step did is no longer kept, because more than {MAX_OPERATIONS} later steps changed the same record;"
+            " put it right by hand.",
+        )
     if operation_id not in estate.operations:
         return _blocked(
             operation_id, "unknown_operation", "Nothing is known of an operation of this name; check the name."

@@ -34,6 +34,8 @@ class Estate:
         self.operations: dict[str, Operation] = {}
         self.contradicted: list[Action] = []
         """Actions that came again with another body: reported, never folded."""
+        self.collapsed: set[str] = set()
+        """Operations of which something is no longer in the histories, because it collapsed into a base."""
         self._position = 0
 
     def take(self, action: Action, seen: Observation | None = None) -> None:

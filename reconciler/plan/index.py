@@ -14,7 +14,7 @@ import msgspec
 
 from reconciler.contracts.model import ContractSet
 from reconciler.plan.dependants import referred_key
-from reconciler.records import Action, GatherQuery, Selector, operation_of
+from reconciler.records import Action, GatherQuery, Selector, Stage, operation_of
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import Json
@@ -39,6 +39,7 @@ class Posting(NamedTuple):
     resource: str
     action_id: str
     occurred_at: Instant
+    stage: Stage
 
 
 Postings: TypeAlias = Callable[[Term], Iterable[Posting]]
@@ -72,7 +73,7 @@ def terms_of(action: Action, contracts: ContractSet) -> list[Term]:
 
 def posting_of(action: Action, offset: int) -> Posting:
     """An action as it stands under each of its terms."""
-    return Posting(offset, operation_of(action), action.resource, action.action_id, action.occurred_at)
+    return Posting(offset, operation_of(action), action.resource, action.action_id, action.occurred_at, action.stage)
 
 
 def _referred(action: Action, contracts: ContractSet) -> Iterator[str]:
@@ -124,7 +125,7 @@ def is_in_window(selector: Selector, occurred_at: Instant) -> bool:
 
 def matches(query: GatherQuery, postings: Postings) -> Matches:
     """What an index knows of a question."""
-    selected = dict.fromkeys(_selected(query.select, postings))
+    selected = [name for name in dict.fromkeys(_selected(query.select, postings)) if not _has_failed(name, postings)]
     operations = dict.fromkeys((*selected, *query.operations))
     for name in query.depended_on:
         operations.update(dict.fromkeys(posting.operation_id for posting in postings(Term("depends_on", name))))
@@ -134,7 +135,17 @@ def matches(query: GatherQuery, postings: Postings) -> Matches:
     for key in query.resources:
         if any(True for _ in postings(Term("resource", key))):
             resources[key] = None
-    return Matches(list(selected), list(resources))
+    return Matches(selected, list(resources))
+
+
+def _has_failed(operation_id: str, postings: Postings) -> bool:
+    """Whether an operation came to nothing on each of its resources here: there is nothing to undo then."""
+    has_failed: dict[str, bool] = {}
+    for posting in postings(Term("operation", operation_id)):
+        if posting.stage in ("succeeded", "reversed"):
+            return False
+        has_failed[posting.resource] = posting.stage == "failed"
+    return all(has_failed.values()) and bool(has_failed)
 
 
 def _selected(selector: Selector | None, postings: Postings) -> Iterator[str]:
@@ -152,8 +163,9 @@ def _selected(selector: Selector | None, postings: Postings) -> Iterator[str]:
 
 
 def is_told_later(query: GatherQuery, action: Action) -> bool:
-    """Whether an action that arrives after the answer to a standing query is to be told."""
-    if not query.standing:
+    """Whether an action that arrives after the answer to a standing query is to be told. Work that only begins is told when
+    it has ended, and what failed isn't."""
+    if not query.standing or action.stage not in ("succeeded", "reversed"):
         return False
     operation_id = operation_of(action)
     if operation_id in query.operations:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -24,6 +25,19 @@ class Known(msgspec.Struct, frozen=True):
 
     estate: Estate
     observations: list[Observation]
+    told: dict[int, set[str]]
+    """The operations of which each partition's dossiers tell."""
+    has_collapsed: set[int]
+    """The partitions of which a dossier's oldest entries are gone."""
+
+    def collapsed(self, matched: Mapping[int, AbstractSet[str]]) -> set[str]:
+        """The operations that a partition matched, and of which its dossiers tell no more."""
+        return {
+            name
+            for partition, names in matched.items()
+            if partition in self.has_collapsed
+            for name in names - self.told.get(partition, set())
+        }
 
 
 def decode_dossier(value: bytes) -> Dossier:
@@ -37,11 +51,14 @@ def known_of(dossiers: Iterable[Dossier], contracts: ContractSet) -> Known:
     estate = Estate(contracts)
     observations: list[Observation] = []
     actions: dict[int, list[tuple[int, Action]]] = {}
+    has_collapsed: set[int] = set()
     for dossier in sorted(dossiers, key=lambda item: item.resource):
         history = _history(dossier, contracts)
         estate.histories[dossier.resource] = history
         if dossier.observation is not None:
             observations.append(dossier.observation)
+        if dossier.collapsed:
+            has_collapsed.add(dossier.partition)
         of_partition = actions.setdefault(dossier.partition, [])
         for entry in history.entries:
             action = entry.action
@@ -55,7 +72,8 @@ def known_of(dossiers: Iterable[Dossier], contracts: ContractSet) -> Known:
         if operation is None:
             operation = estate.operations[name] = Operation(name, position, [])
         operation.actions.append(action)
-    return Known(estate, observations)
+    told = {partition: {operation_of(action) for _, action in found} for partition, found in actions.items()}
+    return Known(estate, observations, told, has_collapsed)
 
 
 _LAST: Final = 1 << 62  # where work stands that has only begun: after all that has ended

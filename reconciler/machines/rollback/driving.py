@@ -268,9 +268,8 @@ def finish(turn: Turn) -> None:
         halt(turn, what if number else "Not everything could be done; resume to plan again what is left.")
         return
     if head.late:
-        late, select = head.late, Selector(operations=head.late)
-        turn.change(late=[], seen_late=[*head.seen_late, *late])
-        begin(turn, select, is_late_work=True)
+        turn.change(late=[])
+        begin(turn, Selector(operations=head.late), is_late_work=True)
         return
     turn.change(driving=None)
     tell(turn, ending(turn))

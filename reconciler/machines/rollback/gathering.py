@@ -38,6 +38,8 @@ def begin(turn: Turn, select: Selector | None = None, *, is_late_work: bool = Fa
         since_at=turn.now,
         is_late_work=is_late_work,
     )
+    if not is_late_work:
+        turn.change(late=[])  # what the request selects has them in it
     turn.change(
         round=head.round + 1,
         gathering=gathering,
@@ -122,7 +124,7 @@ def known(turn: Turn) -> Known:
 
 
 def matched_by_partition(turn: Turn) -> dict[int, set[str]]:
-    """The operations that the selector matched, by the partition that said so."""
+    """The operations that the selector matched and that are meant, by the partition that said so."""
     matched: dict[int, set[str]] = {}
     for entry_id, value in turn.entries(MATCHED):
         matched.setdefault(int(entry_id.split(":")[2]), set()).update(_names_decoder.decode(value))

@@ -189,8 +189,6 @@ class Head(Value, frozen=True, kw_only=True):
     """Retry tokens left, of the systems that have used any."""
     late: list[str] = []
     """Operations of late actions that are to be reversed as soon as the work at hand is done."""
-    seen_late: list[str] = []
-    """Operations of late actions that were taken up to be reversed."""
     told_late: list[str] = []
     """Operations of late actions that people were told of and that nobody reverses, the last of them."""
     late_resources: list[str] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from reconciler.machines.rollback.dossiers import known_of
 from reconciler.machines.rollback.driving import finish
 from reconciler.machines.rollback.gathering import begin, keep
 from reconciler.machines.rollback.head import ENDED
@@ -9,7 +12,7 @@ from reconciler.machines.rollback.telling import tell
 from reconciler.machines.rollback.turn import Turn, digest
 from reconciler.records import Gathered
 
-_TOLD_OF: int = 10  # resources with late actions that the story names
+_TOLD_OF: Final = 10  # resources with late actions that the story names
 
 
 def take_late(turn: Turn, answer: Gathered) -> None:
@@ -23,7 +26,12 @@ def take_late(turn: Turn, answer: Gathered) -> None:
     if head.status in ("executable", "needs_approval"):
         begin(turn)  # what people are looking at is no longer all
         return
-    new = [name for name in answer.matched if name not in (*head.late, *head.seen_late, *head.told_late)]
+    known = known_of(answer.dossiers, turn.contracts)
+    new = [
+        name
+        for name in answer.matched
+        if name not in head.late and name not in head.told_late and known.estate.entries_of(name)
+    ]
     if not new:
         return
     rules = [turn.contracts.for_resource(item.resource).undo.late_actions for item in answer.dossiers]

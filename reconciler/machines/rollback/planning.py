@@ -58,11 +58,14 @@ def consider(turn: Turn) -> Plan | None:
 def _selection(turn: Turn, found: Known, select: Selector) -> list[str]:
     """The operations that are meant and have left anything to undo, in the order of the log."""
     estate = found.estate
-    matched: set[str] = set().union(*matched_by_partition(turn).values())
+    by_partition = matched_by_partition(turn)
+    matched: set[str] = set().union(*by_partition.values())
+    estate.collapsed |= found.collapsed(by_partition)
     if select.operations is not None:
         names = list(dict.fromkeys(select.operations))
     else:
-        names = [name for name in estate.operations if name in matched]
+        names = [*sorted(estate.collapsed - estate.operations.keys())]
+        names += [name for name in estate.operations if name in matched]
     if select.run_id is not None and select.after_step is not None:
         names = _after_step(found, names, select.run_id, select.after_step)
     live = {
@@ -74,8 +77,9 @@ def _selection(turn: Turn, found: Known, select: Selector) -> list[str]:
     return [
         name
         for name in names
+        if name not in turn.head.told_late
         # What nobody knows is asked for all the same: that it is unknown has to be said.
-        if name in live or estate.is_outcome_unknown(name) or (name not in estate.operations and name not in matched)
+        if name in live or estate.is_outcome_unknown(name) or name in estate.collapsed or name not in matched
     ]
 
 
@@ -90,7 +94,12 @@ def _after_step(found: Known, names: Sequence[str], run_id: str, step_id: str) -
     if not orders:
         raise InputError(f"the run {run_id!r} has no step {step_id!r}", field="select.after_step")
     last = max(orders)
-    return [name for name in names if operations[name].order > last or found.estate.is_outcome_unknown(name)]
+    return [
+        name
+        for name in names
+        # Where the order of work isn't known, because it goes on or is no longer kept, it has to be said.
+        if name not in operations or operations[name].order > last or found.estate.is_outcome_unknown(name)
+    ]
 
 
 # -- taking a plan over

@@ -7,9 +7,10 @@ from typing import Final
 import msgspec
 
 from reconciler.contracts.masking import masked
+from reconciler.contracts.model import DEFAULT_CONTRACT
 from reconciler.machines.rollback.approving import add_approval, missing_approvals, take_approvals
 from reconciler.machines.rollback.driving import finish, halt, proceed, start, withdraw
-from reconciler.machines.rollback.gathering import begin
+from reconciler.machines.rollback.gathering import begin, forget
 from reconciler.machines.rollback.head import DECIDED, DONE, ENDED, LEFT_BEHIND, Driving, Head
 from reconciler.machines.rollback.telling import tell
 from reconciler.machines.rollback.turn import Refused, Turn, digest
@@ -115,6 +116,7 @@ def _approve(turn: Turn, request: RollbackRequest) -> None:
 
 def _cancel(turn: Turn, request: RollbackRequest) -> None:
     turn.change(by=request.requested_by, halted_for=request.reason, gathering=None)
+    forget(turn)
     if turn.head.then == "cancel":
         return
     if turn.under_way:
@@ -206,7 +208,8 @@ def planned(turn: Turn, plan: Plan) -> None:
         go_on(turn, is_fresh=True, is_told=True)
     elif head.undecided:
         tell(turn, "executable", plan=plan)
-        halt(turn, "Others changed what was to be undone; decide each of these fields, and it goes on.")
+        if head.mode == "execute":
+            halt(turn, "Others changed what was to be undone; decide each of these fields, and it goes on.")
     elif turn.count("applied"):
         turn.change(driving=Driving(is_ordered=True, progress_at=turn.now))
         tell(turn, "verifying", plan=plan)
@@ -236,8 +239,8 @@ def _holds(turn: Turn) -> bool:
     """Whether the contracts are those of the plan."""
     facts = turn.head.plan
     assert facts is not None
-    now = {contract.name: contract.digest for contract in turn.contracts.contracts}
-    return all(now.get(name, value) == value for name, value in facts.contracts.items())
+    now = {contract.name: contract.digest for contract in (DEFAULT_CONTRACT, *turn.contracts.contracts)}
+    return all(now.get(name) == value for name, value in facts.contracts.items())
 
 
 __all__ = ["go_on", "identity_of", "planned", "proceed", "refusal_of", "take_request"]

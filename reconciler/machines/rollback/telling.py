@@ -40,7 +40,11 @@ def tell(turn: Turn, status: RollbackStatus, *, plan: Plan | None = None, error:
         return
     content = plan_for_people(plan, turn.contracts)
     content.pop("story_parts", None)
-    content["approvals_needed"] = [to_json(item) for item in missing_approvals(turn)]
+    # The planner was asked without consent given before, or to a part of what is done.
+    missing = missing_approvals(turn)
+    content["approvals_needed"] = [to_json(item) for item in missing]
+    if plan.status == "needs_approval" and not missing:
+        content["status"] = "executable"
     for part in parts_of(content):
         _publish(turn, part, error)
 
