@@ -7,12 +7,14 @@ from typing import Final
 import msgspec
 
 from reconciler.contracts.model import (
+    ApprovalRule,
     Contract,
     ContractSet,
     Existence,
     FieldRule,
     Retry,
     Service,
+    Strategy,
     Timing,
     Undo,
 )
@@ -27,6 +29,9 @@ PLAIN_FIELDS: Final = ("/phone", "/email", "/stage", "/note", "/address/city", "
 ACK_WITHIN_S: Final = 30.0
 IN_FLIGHT_S: Final = 120.0
 RETRY_CAP_S: Final = 40.0
+
+
+_STRATEGIES: Final[tuple[Strategy, ...]] = ("manual",) * 3 + ("expected_wins", "actual_wins", "latest_wins")
 
 
 class Estate(msgspec.Struct, frozen=True):
@@ -69,7 +74,7 @@ def _first_fields(chance: Chance) -> dict[str, Json]:
 def _contract(chance: Chance, name: str) -> Contract:
     policies: tuple[Policy, ...] = ("correct",) * 5 + ("report", "report", "adopt", "ignore")
     fields = {
-        path: FieldRule(drift=chance.pick(policies), confirm=chance.pick((1, 2, 2)))
+        path: FieldRule(drift=chance.pick(policies), confirm=chance.pick((1, 2, 2)), conflict=chance.pick(_STRATEGIES))
         for path in ("/phone", "/email", "/stage", "/note", "/address")
         if chance.hits(0.85)
     }
@@ -79,7 +84,11 @@ def _contract(chance: Chance, name: str) -> Contract:
         existence=Existence(
             missing=chance.pick(("correct", "report")), unexpected=chance.pick(("correct", "report", "report"))
         ),
-        undo=Undo(dependants=chance.pick(("block", "cascade", "orphan"))),
+        undo=Undo(
+            dependants=chance.pick(("block", "cascade", "orphan")), late_actions=chance.pick(("report", "reverse"))
+        ),
+        approvals=(ApprovalRule(),) if chance.hits(0.3) else (),
+        conflict_scope=chance.pick(("resource", "field")),
         timing=Timing(settle_s=chance.pick((0.0, 10.0, 30.0)), in_flight_s=IN_FLIGHT_S, sample_every_s=120.0),
         retry=Retry(attempts=chance.pick((2, 3, 5)), first_s=2.0, factor=3.0, cap_s=RETRY_CAP_S),
         fallback=chance.pick(("halt", "halt", "skip")),

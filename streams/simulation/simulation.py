@@ -12,17 +12,21 @@ import msgspec
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.head import Head
 from reconciler.machines.resource import ResourceMachine
+from reconciler.machines.rollback import RollbackMachine
+from reconciler.records import StepConflict
 from reconciler.values.instant import SECOND
 from reconciler.wire.codec import Codec
 from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
 from streams.runner.effects import TopicEffects
-from streams.runner.pipeline import resource_pipeline
+from streams.runner.pipeline import resource_pipeline, rollback_pipeline
 from streams.settings import Settings
 from streams.simulation.broker import Broker
 from streams.simulation.chance import Chance, Faults
 from streams.simulation.estate import SYSTEMS, Estate, make_estate
+from streams.simulation.gathering import Gatherer
 from streams.simulation.people import Hands, Rival, Run, decide_drift, edit, insist
+from streams.simulation.requesting import Requester, conflicts_in
 from streams.simulation.sampling import Sampler
 from streams.simulation.schedule import Schedule
 from streams.simulation.targets import NOBODY, Service, SimTarget
@@ -41,6 +45,7 @@ class Parts:
     """What a simulation is made of. Tests put broken parts in, to see that they are found out."""
 
     machine: Callable[[ContractSet], ResourceMachine] = ResourceMachine
+    rollback_machine: Callable[[ContractSet, int], RollbackMachine] = RollbackMachine
     target: type[SimTarget] = SimTarget
     broker: type[Broker] = Broker
     owner: type[Owner] = Owner
@@ -100,6 +105,16 @@ class Simulation:
             trace=self.trace,
             seed=seed,
         )
+        self.gatherer = Gatherer(
+            schedule=self.schedule,
+            faults=self.faults,
+            trace=self.trace,
+            broker=self.broker,
+            codec=self.codec,
+            topics=self.topics,
+            contracts=self.estate.contracts,
+            seed=seed,
+        )
         self.fleet = self._fleet(parts)
         self.hands = Hands(
             schedule=self.schedule,
@@ -113,6 +128,7 @@ class Simulation:
             head_of=self.head_of,
         )
         Rival(self.hands, SYSTEMS)
+        self.requester = Requester(self.hands, self.conflicts_of, seed)
 
     def _fleet(self, parts: Parts) -> Fleet:
         chance = Chance(self.seed, "installation")
@@ -124,14 +140,30 @@ class Simulation:
             broker=self.broker,
             codec=self.codec,
             settings=settings(),
-            lanes=[Lane(resource_pipeline(self.machine, self.topics), effects)],
+            lanes=[
+                Lane(resource_pipeline(self.machine, self.topics), effects),
+                Lane(
+                    rollback_pipeline(parts.rollback_machine(self.estate.contracts, PARTITIONS), self.topics), effects
+                ),
+            ],
             seed=self.seed,
             workers=chance.pick((1, 2, 2, 3)),
             is_compacted=chance.hits(0.5),
             on_touched=self.sampler.on_touched,
-            on_moved=self.sampler.on_moved,
+            on_moved=self._on_moved,
             owner_type=parts.owner,
         )
+
+    def _on_moved(self, owner: Owner) -> None:
+        self.sampler.on_moved(owner)
+        self.gatherer.on_moved(owner)
+
+    def conflicts_of(self, rollback_id: str) -> dict[str, list[StepConflict]]:
+        """The conflicts of a rollback that nobody has decided yet; none where nobody owns it just now."""
+        owner = self.fleet.owner("rollbacks", partition_of(rollback_id.encode(), PARTITIONS))
+        if owner is None or owner.is_over:
+            return {}
+        return conflicts_in(dict(owner.table.history.of(rollback_id.encode()).entries()))
 
     def head_of(self, resource: str) -> Head | None:
         """A resource's head as people see it; None where nobody owns it just now, or knows it."""
@@ -141,8 +173,15 @@ class Simulation:
     def counts(self) -> dict[str, int]:
         """How much there was of what."""
         topics = self.topics
-        of = {"actions": topics.actions, "observations": topics.observations, "drift events": topics.drift}
-        of |= {"outcomes": topics.outcomes, "alerts": topics.alerts, "dead letters": topics.dead_letters}
+        of = {
+            "actions": topics.actions,
+            "observations": topics.observations,
+            "drift events": topics.drift,
+            "outcomes": topics.outcomes,
+            "rollback events": topics.rollback_events,
+            "alerts": topics.alerts,
+            "dead letters": topics.dead_letters,
+        }
         return {name: sum(1 for _ in self.broker.records(topic)) for name, topic in of.items()}
 
     # -- what happens
@@ -166,6 +205,7 @@ class Simulation:
             ("edit", 4, 16, 1.0, lambda _number, detail: edit(hands, detail)),
             ("insisting", 0, 2, 0.7, lambda _number, detail: insist(hands, detail)),
             ("decision", 2, 8, 1.0, lambda _number, detail: decide_drift(hands, detail)),
+            ("rollback", 0, 3, 1.0, self.requester.request),
             ("rebalance", 0, 4, 1.0, lambda _number, detail: self.fleet.move(detail)),
         )
         for kind, least, most, share, call in kinds:

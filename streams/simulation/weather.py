@@ -23,6 +23,7 @@ RATES: Final[dict[str, float]] = {
     "uncommitted": 0.30,
     "pause": 0.02,
     "disk-lost": 0.30,
+    "gatherer-forgets": 0.30,
     # targets, as they are read
     "read-fails": 0.10,
     "read-empty": 0.05,

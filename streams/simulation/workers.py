@@ -272,6 +272,10 @@ class Owner:
             position < self._fleet.broker.log(topic, self.partition).end for topic, position in self._positions.items()
         )
 
+    def consumed(self, topic: str) -> int:
+        """Up to where an input topic is in the table."""
+        return self._positions[topic]
+
     def wake(self) -> None:
         """Something may have arrived."""
         if not (self.is_over or self._is_polling or self.is_busy):

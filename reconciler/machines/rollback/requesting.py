@@ -50,7 +50,8 @@ def _begin(turn: Turn, request: RollbackRequest) -> None:
     except InputError as error:
         raise Refused(error.message, error.field or "select") from None
     kept = msgspec.structs.replace(request, approvals=[], resolutions=[])
-    turn.change(request=kept, mode=request.mode)
+    # A default is left out of the stored bytes only if it is the very object: a word that was read somewhere else is not.
+    turn.change(request=kept, mode="execute" if request.mode == "execute" else "plan")
     for item in request.approvals:
         if item.plan_hash is not None:  # consent to no plan in particular is none
             add_approval(turn, item, item.plan_hash)
