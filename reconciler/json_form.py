@@ -10,14 +10,14 @@ import hashlib
 import types
 import typing
 from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from reconciler.records import Action, Observation, Outcome, Record, operation_of
 from reconciler.values.errors import InputError
 from reconciler.values.instant import format_instant, parse_instant
-from reconciler.values.json_value import Json, canonical, check_depth
+from reconciler.values.json_value import RECORD_DEPTH, Json, canonical, check_depth, is_plain_text, parse
 from reconciler.values.pointer import path_of, tokens_of
 from reconciler.values.resource_key import parse_resource_key
 
@@ -78,6 +78,8 @@ def from_json(kind: type[R], data: Json) -> R:
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").lstrip(".")
+        if field in _plan(kind)[0]:
+            message = "must be an instant; write it as 2026-05-03T10:00:00Z"
         raise InputError(message[:1].lower() + message[1:], field=field) from None
     resource = getattr(record, "resource", None)
     if isinstance(resource, str):
@@ -119,6 +121,38 @@ def action_from_json(data: Json) -> Action:
         if not getattr(action, name):
             raise InputError("must not be empty", field=name)
     return complete_action(action)
+
+
+def action_from_text(text: bytes) -> Action:
+    """`action_from_json` of the JSON text of an action, in half the time: most texts are read right into their fields."""
+    if is_plain_text(text):
+        try:
+            written = msgspec.structs.asdict(_WRITTEN_ACTION.decode(text))
+            written["occurred_at"] = parse_instant(written["occurred_at"])
+            parse_resource_key(written["resource"])
+        except (ValueError, RecursionError):  # whatever is wrong, the plain way says it better
+            return action_from_json(parse(text, RECORD_DEPTH))
+        if written["run_id"] and written["step_id"]:
+            return complete_action(Action(**written))
+    return action_from_json(parse(text, RECORD_DEPTH))
+
+
+def _written_action() -> msgspec.json.Decoder[Any]:
+    """A decoder of actions as they are written: their instants are text."""
+    instants, _ = _plan(Action)
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(Action):
+        kind = str if field.encode_name in instants else field.type
+        if field.required:
+            fields.append((field.name, kind))
+        elif field.default_factory is not msgspec.NODEFAULT:
+            fields.append((field.name, kind, msgspec.field(default_factory=field.default_factory)))
+        else:
+            fields.append((field.name, kind, field.default))
+    return msgspec.json.Decoder(msgspec.defstruct("WrittenAction", fields, kw_only=True, forbid_unknown_fields=True))
+
+
+_WRITTEN_ACTION: Final = _written_action()
 
 
 def complete_action(action: Action) -> Action:

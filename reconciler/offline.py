@@ -32,9 +32,13 @@ class FaultyPlan(Exception):
         self.faults = tuple(faults)
 
 
-def folded(actions: Iterable[Action], contracts: ContractSet) -> Iterator[dict[str, Json]]:
-    """What `fold` prints: what is expected of each resource, in the order of their keys."""
+def folded(
+    actions: Iterable[Action], contracts: ContractSet, remarks: list[str] | None = None
+) -> Iterator[dict[str, Json]]:
+    """What `fold` prints: what is expected of each resource, in the order of their keys. What of the actions couldn't be used
+    is added to `remarks`, a sentence each."""
     estate = estate_of(actions, contracts)
+    _remark(estate, remarks)
     for resource in sorted(estate.histories):
         yield expected_of(estate.histories[resource])
 
@@ -79,11 +83,25 @@ def _owners(history: ResourceHistory, path: str, node: Leaf | Object) -> list[st
     return list(dict.fromkeys(writers)) or [history.owner_of(node.owner)]
 
 
+def _remark(estate: Estate, remarks: list[str] | None) -> None:
+    if remarks is not None:
+        for action in estate.contradicted:
+            remarks.append(
+                f"the action {action.action_id} of {action.resource} comes again with another body, and only its first counts;"
+                " give each action an id of its own."
+            )
+
+
 def diffed(
-    actions: Iterable[Action], observations: Sequence[Observation], contracts: ContractSet
+    actions: Iterable[Action],
+    observations: Sequence[Observation],
+    contracts: ContractSet,
+    remarks: list[str] | None = None,
 ) -> Iterator[dict[str, Json]]:
-    """What `diff` prints: the verdict on each resource that a workflow touched, in the order of their keys."""
+    """What `diff` prints: the verdict on each resource that a workflow touched, in the order of their keys. Remarks as in
+    `folded`."""
     estate = estate_of(actions, contracts, observations)
+    _remark(estate, remarks)
     latest = latest_observations(observations)
     for resource in sorted(estate.histories):
         verdict, changes, command = judged(estate.histories[resource], latest.get(resource))
@@ -115,9 +133,11 @@ def planned(
     request: RollbackRequest,
     contracts: ContractSet,
     now: Instant | None = None,
+    remarks: list[str] | None = None,
 ) -> Plan:
-    """What `plan` prints. Without `now`, it is the latest instant that the input speaks of."""
+    """What `plan` prints. Without `now`, it is the latest instant that the input speaks of. Remarks as in `folded`."""
     estate: Estate = estate_of(actions, contracts, observations)
+    _remark(estate, remarks)
     if now is None:
         now = max(
             [action.occurred_at for action in actions]

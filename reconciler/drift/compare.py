@@ -25,12 +25,26 @@ def is_settling(
     return last_write_at is not None and at - last_write_at < timing.settle_s * SECOND
 
 
+def is_empty(tree: Node, observation: Observation) -> bool:
+    """Whether an observation says that a resource is there with no fields at all, though workflows wrote some: a target that
+    answered so didn't answer."""
+    return bool(
+        observation.exists
+        and not observation.fields
+        and isinstance(tree, Object)
+        and known_value(tree)
+        and _owned(tree)
+    )
+
+
 def compare(tree: Node, observation: Observation, contract: Contract) -> tuple[Verdict, list[FieldDrift]]:
     """The verdict on an observation that is neither too early nor stale, and the fields that differ, without ignored ones.
 
     A resource that is missing or unexpected is one difference at the path ``""``.
     """
     if observation.exists is None or isinstance(tree, Unknown):
+        return "unknown", []
+    if is_empty(tree, observation):
         return "unknown", []
     if isinstance(tree, Gone):
         if not observation.exists or tree.owner <= 0:

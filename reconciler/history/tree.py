@@ -132,14 +132,17 @@ class Editor:
     def open_object(self, tokens: Tokens) -> Object | None:
         """The object at a place, whose members may be changed in place; None where there is none. What isn't known is taken
         to be an object."""
-        node = node_at(self.root, tokens)
-        if type(node) is Object and id(node.members) in self._mine:
-            self._above = None
-            return node
-        if type(node) is Leaf or type(node) is Gone:
-            return None
         self._above = None
-        self._opened(tokens, False, BASE)
+        node: Node | None = self.root
+        for name in tokens:
+            if type(node) is not Object:
+                break
+            node = node.members.get(name)
+        else:
+            if type(node) is Object and id(node.members) in self._mine:
+                return node
+        if self._opened(tokens, False, BASE) is None:
+            return None
         node = node_at(self.root, tokens)
         assert type(node) is Object
         return node

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from reconciler.contracts.model import Contract
-from reconciler.drift.compare import compare, is_settling
+from reconciler.drift.compare import compare, is_empty, is_settling
 from reconciler.drift.correct import correction
 from reconciler.history.entry import Entry, Facts
 from reconciler.history.members import STEPPED
@@ -40,6 +40,8 @@ def take_observation(
     at = now if observation.observed_at is None else min(observation.observed_at, now)
     if observation.exists is None:
         return Stepped(msgspec.structs.replace(head, unknown=observation.reason or "the target did not say why"))
+    if is_empty(head.tree, observation):
+        return Stepped(msgspec.structs.replace(head, unknown="the target named no field of it at all"))
     if head.observed_at is not None and at <= head.observed_at:
         if is_outcome or at == head.observed_at:
             return Stepped(head)

@@ -22,6 +22,8 @@ def check(selector: Selector | None) -> Selector:
         raise InputError("goes with run_id alone", field="select.after_step")
     if selector.resource is not None and selector.to_at is None:
         raise InputError("a resource is restored to an instant: name it as `to`", field="select.to")
+    if selector.from_at is not None and selector.to_at is not None and selector.from_at > selector.to_at:
+        raise InputError("must not be before `from`", field="select.to")
     return selector
 
 

@@ -15,6 +15,8 @@ Instant: TypeAlias = Annotated[int, msgspec.Meta(extra={"instant": True})]
 SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def parse_instant(text: str) -> Instant:
@@ -25,7 +27,10 @@ def parse_instant(text: str) -> Instant:
         raise InputError(f"{text!r} is no instant; write it as 2026-05-03T10:00:00Z") from None
     if moment.tzinfo is None:
         raise InputError(f"{text!r} has no time zone; write it as 2026-05-03T10:00:00Z")
-    return (moment - _EPOCH) // _MICROSECOND
+    instant = (moment - _EPOCH) // _MICROSECOND
+    if not _FIRST <= instant <= _LAST:
+        raise InputError(f"{text!r} is outside of the years 1 to 9999 in UTC")
+    return instant
 
 
 def format_instant(instant: Instant) -> str:

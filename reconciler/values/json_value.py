@@ -23,6 +23,9 @@ ABSENT: Final = msgspec.UNSET
 MAX_DEPTH: Final = 100
 """Levels of nesting, pointer tokens included. The limit that MongoDB documents have, and below orjson's own 254."""
 
+RECORD_DEPTH: Final = MAX_DEPTH + 8
+"""Levels of nesting of a record's whole text. Its values may be MAX_DEPTH deep; those in a plan's commands lie seven down."""
+
 MAX_INTEGER: Final = 2**64 - 1
 MIN_INTEGER: Final = -(2**63)
 """What orjson and Avro readers keep exactly; larger numbers travel as strings."""
@@ -52,37 +55,88 @@ def canonical(value: Json) -> bytes:
         raise InputError(f"is no JSON value: {error}") from None
 
 
-def parse(text: bytes | str) -> Json:
-    """The value of a JSON text. Raises InputError where it isn't JSON or holds a number that would be changed by reading,
-    ValueLimitError beyond MAX_DEPTH."""
+def parse(text: bytes | str, levels: int = MAX_DEPTH) -> Json:
+    """The value of a JSON text. Raises InputError where it isn't JSON, ValueLimitError where it holds a number that would be
+    changed by reading, or is nested more than `levels` deep; the error's field is then the member of the text's object."""
     raw = text.encode() if isinstance(text, str) else text
     try:
         value = orjson.loads(raw)
-    except (orjson.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"is not JSON: {error}") from None
-    size = len(raw)  # most texts are too short to break either rule
-    if size >= _LONG_DIGITS and _LONG_NUMBER in raw.translate(_DIGITS_AS_ZEROS):  # ten times as fast as re
+    except orjson.JSONDecodeError as error:
+        if "depth limit" in error.msg:
+            raise ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep") from None
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise InputError(f"is not JSON: {error.msg} ({line}column {error.colno})") from None
+    if _may_hold_long_numbers(raw):
         _check_long_numbers(raw)
-    if size > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        check_depth(value)
+    if _may_be_deep(raw):
+        _check_text_depth(value, levels)
     return value
+
+
+def _check_text_depth(value: Json, levels: int) -> None:
+    above = MAX_DEPTH - levels
+    if not isinstance(value, dict):
+        check_depth(value, above)
+        return
+    for name, member in value.items():
+        try:
+            check_depth(member, above + 1)
+        except ValueLimitError as error:
+            raise ValueLimitError(error.message, field=name) from None
+
+
+def is_plain_text(raw: bytes) -> bool:
+    """Whether a JSON text needs no check but its reader's: no number and no depth in it can be beyond a limit."""
+    return not _may_hold_long_numbers(raw) and not _may_be_deep(raw)
+
+
+def _may_hold_long_numbers(raw: bytes) -> bool:
+    # ten times as fast as re
+    return len(raw) >= _LONG_DIGITS and _LONG_NUMBER in raw.translate(_DIGITS_AS_ZEROS)
+
+
+def _may_be_deep(raw: bytes) -> bool:
+    return len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+
+
+class _Beyond(int):
+    """Stands for an integer beyond 64 bits, so that its place can be named."""
 
 
 def _check_long_numbers(raw: bytes) -> None:
     """orjson reads an integer beyond 64 bits as a float; a changed number is worse than a refused one."""
+    beyond: list[str] = []
 
     def whole(digits: str) -> int:
         number = int(digits) if len(digits) <= 20 else MAX_INTEGER + 1
-        if not MIN_INTEGER <= number <= MAX_INTEGER:
-            raise ValueLimitError(
-                f"the integer {digits[:24]} is beyond 64 bits; send it as a string and use the `number` normaliser"
-            )
-        return number
+        if MIN_INTEGER <= number <= MAX_INTEGER:
+            return number
+        beyond.append(digits)
+        return _Beyond()
 
     try:
-        json.loads(raw, parse_int=whole)
+        value = json.loads(raw, parse_int=whole)
     except RecursionError:
         raise ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep") from None
+    if beyond:
+        members = value.items() if isinstance(value, dict) else ()
+        raise ValueLimitError(
+            f"the integer {beyond[0][:24]} is beyond 64 bits; send it as a string and use the `number` normaliser",
+            field=next((name for name, member in members if _holds_beyond(member)), ""),
+        )
+
+
+def _holds_beyond(value: Json) -> bool:
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, _Beyond):
+            return True
+        if isinstance(node, dict):
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return False
 
 
 def check_depth(value: Json, depth: int = 0) -> None:

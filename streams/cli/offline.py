@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import click
 import orjson
 
 from reconciler.contracts.model import ContractSet
-from reconciler.json_form import action_from_json, from_json, observation_from_json, to_json
+from reconciler.json_form import action_from_text, from_json, observation_from_json, to_json
 from reconciler.offline import FaultyPlan, applied, diffed, folded, latest_observations, planned
 from reconciler.plan.model import Plan
 from reconciler.plan.request import request_from_json
@@ -20,7 +21,8 @@ from reconciler.plan.showing import plan_to_json
 from reconciler.records import Action, Observation
 from reconciler.values.errors import InputError
 from reconciler.values.instant import parse_instant
-from reconciler.values.json_value import Json, parse
+from reconciler.values.json_value import RECORD_DEPTH, Json, parse
+from reconciler.values.pointer import tokens_of
 
 EXIT_REJECTED = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -42,7 +44,9 @@ _contracts = click.option(
 @_contracts
 def fold(actions_file: Path, contracts_folder: Path | None) -> None:
     """Fold actions into expected state: one line a resource."""
-    _print_lines(folded(read_actions(actions_file), _load(contracts_folder)))
+    remarks: list[str] = []
+    _print_lines(folded(read_actions(actions_file), _load(contracts_folder), remarks))
+    _say(remarks)
 
 
 @click.command()
@@ -53,7 +57,9 @@ def diff(actions_file: Path, actual_file: Path, contracts_folder: Path | None) -
     """Compare expected with actual state: one line a resource, with the command that would be sent."""
     _check_one_stdin(actions_file, actual_file)
     observations = _read_observations(actual_file)
-    _print_lines(diffed(read_actions(actions_file), observations, _load(contracts_folder)))
+    remarks: list[str] = []
+    _print_lines(diffed(read_actions(actions_file), observations, _load(contracts_folder), remarks))
+    _say(remarks)
 
 
 @click.command()
@@ -71,19 +77,20 @@ def plan(
     instant = None if now is None else _located(Path("--now"), None, parse_instant, now)
     contracts = _load(contracts_folder)
     actions, observations = list(read_actions(actions_file)), _read_observations(actual_file)
+    remarks: list[str] = []
     try:
         result = _located(
-            request_file, None, lambda asked: planned(actions, observations, asked, contracts, instant), request
+            request_file,
+            None,
+            lambda asked: planned(actions, observations, asked, contracts, instant, remarks),
+            request,
         )
     except FaultyPlan as error:
-        for fault in error.faults:
-            click.echo(f"reconciler: {fault}", err=True)
-        click.echo(
-            "reconciler: the plan that was made is wrong, so it isn't shown. This is a bug: please report it with the files.",
-            err=True,
-        )
+        _say(map(str, error.faults))
+        _say(["the plan that was made is wrong, so it isn't shown. This is a bug: please report it with the files."])
         sys.exit(EXIT_BUG)
     _print_lines(iter([plan_to_json(result, contracts)]))
+    _say(remarks)
     if result.status == "rejected":
         sys.exit(EXIT_REJECTED)
 
@@ -94,15 +101,32 @@ def plan(
 def apply(plan_file: Path, actual_file: Path) -> None:
     """Apply every command of a plan to actual state: one line a resource."""
     _check_one_stdin(plan_file, actual_file)
-    result = _located(plan_file, None, lambda data: from_json(Plan, data), _read_json(plan_file))
+    result = _located(plan_file, None, _plan_from_json, _read_json(plan_file))
     latest = latest_observations(_read_observations(actual_file))
     refusals: list[str] = []
     after = applied(result, latest, refusals)
     _print_lines(to_json(after[resource]) for resource in sorted(after))
-    for refusal in refusals:
-        click.echo(f"reconciler: {refusal}", err=True)
+    _say(refusals)
     if refusals:
         sys.exit(1)
+
+
+def _plan_from_json(data: Json) -> Plan:
+    result = from_json(Plan, data)
+    for wave, commands in enumerate(result.waves):
+        for place, command in enumerate(commands):
+            for number, change in enumerate(command.changes):
+                try:
+                    tokens_of(change.path)
+                except InputError as error:
+                    field = f"waves[{wave}][{place}].changes[{number}].path"
+                    raise InputError(error.message, field=field) from None
+    return result
+
+
+def _say(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        click.echo(f"reconciler: {sentence}", err=True)
 
 
 def _check_one_stdin(*files: Path) -> None:
@@ -134,22 +158,23 @@ def canonical_line(line: Json) -> bytes:
 
 def read_actions(file: Path) -> Iterator[Action]:
     """The actions of a file of JSON Lines. Raises InputError naming file and line."""
-    return _read_lines(file, action_from_json)
+    return _read_lines(file, action_from_text)
 
 
 def _read_observations(file: Path) -> list[Observation]:
-    return list(_read_lines(file, observation_from_json))
+    return list(_read_lines(file, lambda text: observation_from_json(parse(text, RECORD_DEPTH))))
 
 
-def _read_lines(file: Path, read: Callable[[Json], _R]) -> Iterator[_R]:
+def _read_lines(file: Path, read: Callable[[bytes], _R]) -> Iterator[_R]:
     for number, line in enumerate(_open(file), 1):
-        if line.strip():
-            yield _located(file, number, lambda text: read(parse(text)), line)
+        text = line.removeprefix(BOM_UTF8) if number == 1 else line
+        if text.strip():
+            yield _located(file, number, read, text)
 
 
 def _read_json(file: Path) -> Json:
-    text = b"".join(_open(file))
-    return _located(file, None, parse, text)
+    text = b"".join(_open(file)).removeprefix(BOM_UTF8)
+    return _located(file, None, lambda whole: parse(whole, RECORD_DEPTH), text)
 
 
 def _open(file: Path) -> Iterator[bytes]:
