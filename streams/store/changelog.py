@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 _POLL_RECORDS = 20_000
 _POLL_S = 0.1
 _WATERMARK_TIMEOUT_S = 20.0
+_LEADER_MOVES = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 class RecoveryAborted(Exception):
@@ -67,15 +68,22 @@ class ChangelogReader:
         """What the logs hold. Raises RecoveryStalled when the brokers don't say."""
         spans = {}
         for place in places:
+            spans[place] = self._span(place)
+        return spans
+
+    def _span(self, place: Place) -> Span:
+        deadline = time.monotonic() + _WATERMARK_TIMEOUT_S
+        while True:
             self._check_alive()
             try:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_WATERMARK_TIMEOUT_S)
+                return Span(*self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_WATERMARK_TIMEOUT_S))
             except KafkaException as error:
-                raise RecoveryStalled(
-                    f"the brokers don't say where {place.topic} ends: {error}", _partitions([place])
-                ) from None
-            spans[place] = Span(low, high)
-        return spans
+                # A partition that was just made, or whose leader moves, has none for a moment.
+                if error.args[0].code() not in _LEADER_MOVES or time.monotonic() > deadline:
+                    raise RecoveryStalled(
+                        f"the brokers don't say where {place.topic} ends: {error}", _partitions([place])
+                    ) from None
+            time.sleep(_POLL_S)
 
     def read(self, starts: Mapping[Place, int]) -> Iterator[tuple[list[Message], dict[Place, int]]]:
         """Everything from `starts` to the ends: records as they come, and for places that are done the offset after all.
