@@ -1,17 +1,22 @@
-"""Putting a worker together: the resource machine under the contracts that are configured, and the services inside."""
+"""Putting a worker together: the machines under the contracts that are configured, and the services inside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from reconciler.contracts.loader import load_contracts
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.head import Head
 from reconciler.machines.resource import ResourceMachine, sampling_needs
+from reconciler.machines.rollback import RollbackMachine
 from reconciler.machines.sampling import SamplingNeeds
 from reconciler.targets.config import load_targets
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
+from streams.fence_keeper import FenceKeeper
+from streams.gatherer.service import Gatherer
+from streams.runner.pipeline import Pipeline, resource_pipeline, rollback_pipeline
 from streams.sampler.service import Sampler
 from streams.sampler.settings import load_sampler_settings
 from streams.settings import Settings
@@ -23,14 +28,42 @@ def contracts_of(settings: Settings) -> ContractSet:
     return ContractSet() if settings.contracts_dir is None else load_contracts(settings.contracts_dir)
 
 
-def machine_of(contracts: ContractSet) -> ResourceMachine:
-    """The resource machine."""
-    return ResourceMachine(contracts)
+RESOURCES: Final = "resources"
+ROLLBACKS: Final = "rollbacks"
+"""The pipelines, by the names of their tables."""
 
 
-def services_of(settings: Settings, contracts: ContractSet, codec: Codec) -> Sequence[WorkerService]:
-    """The services inside the worker: the sampler, where targets are configured. Raises InputError for a targets file that
-    can't be used."""
+def pipeline_of(name: str, settings: Settings, contracts: ContractSet) -> Pipeline:
+    """A pipeline with its machine."""
+    topics = TopicNames(settings.topic_prefix)
+    if name == RESOURCES:
+        return resource_pipeline(ResourceMachine(contracts), topics)
+    return rollback_pipeline(RollbackMachine(contracts, settings.partitions), topics)
+
+
+def settings_of(name: str, settings: Settings) -> Settings:
+    """The settings of a pipeline's process: that of rollbacks has a consumer group and local state of its own."""
+    if name == RESOURCES:
+        return settings
+    return settings.model_copy(
+        update={
+            "application_id": f"{settings.application_id}-{name}",
+            "data_dir": settings.data_dir / name,
+        }
+    )
+
+
+def services_of(name: str, settings: Settings, contracts: ContractSet, codec: Codec) -> Sequence[WorkerService]:
+    """The services inside a pipeline's process. Raises InputError for a targets file that can't be used."""
+    topics = TopicNames(settings.topic_prefix)
+    if name == RESOURCES:
+        gatherer = Gatherer(topics=topics, codec=codec, contracts=contracts)
+        return (gatherer, *_samplers(settings, contracts, codec))
+    return () if settings.redis_url is None else (FenceKeeper(settings.redis_url),)
+
+
+def _samplers(settings: Settings, contracts: ContractSet, codec: Codec) -> Sequence[WorkerService]:
+    """The sampler, where targets are configured."""
     targets_file = settings.targets_file
     if targets_file is None:
         return ()

@@ -25,7 +25,7 @@ _TIMEOUT_S: Final = 0.25
 _PAUSE_S: Final = 5.0
 # Late actions of a run come within hours or days, not years: what is older needs no entry. As long as the longest
 # retention of a topic of commands and then some.
-_KEEP_S: Final = 90 * 24 * 3600
+KEEP_S: Final = 90 * 24 * 3600
 
 
 class Fence(Protocol):
@@ -93,7 +93,7 @@ class RedisFence:
 
     def fence(self, run_id: str, reason: str) -> None:
         """No action of the run may begin from now on."""
-        self._redis.set(KEY_PREFIX + run_id, reason, ex=_KEEP_S)
+        self._redis.set(KEY_PREFIX + run_id, reason, ex=KEEP_S)
 
     def lift(self, run_id: str) -> None:
         """Actions of the run may begin again."""
@@ -130,7 +130,7 @@ class AsyncRedisFence:
 
     async def fence(self, run_id: str, reason: str) -> None:
         """No action of the run may begin from now on."""
-        await self._redis.set(KEY_PREFIX + run_id, reason, ex=_KEEP_S)
+        await self._redis.set(KEY_PREFIX + run_id, reason, ex=KEEP_S)
 
     async def lift(self, run_id: str) -> None:
         """Actions of the run may begin again."""

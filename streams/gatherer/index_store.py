@@ -35,7 +35,7 @@ _OFFSET: Final = struct.Struct(">Q")
 _LENGTH: Final = struct.Struct(">I")
 _POSITION: Final = struct.Struct(">QQ")
 _KINDS: Final[dict[TermKind, bytes]] = {kind: bytes((number,)) for number, kind in enumerate(get_args(TermKind), 1)}
-_POSTING: Final = msgspec.msgpack.Decoder(tuple[str, str, str, int])
+_POSTING: Final = msgspec.msgpack.Decoder(Posting)
 
 # All of it is small: this is read once in a while, and memory belongs to folding.
 _BLOCK_CACHE_BYTES: Final = 16 << 20
@@ -112,7 +112,7 @@ class IndexStore:
         for offset, action in actions:
             place = _OFFSET.pack(offset)
             posting = posting_of(action, offset)
-            batch.put(prefix + b"a" + place, msgspec.msgpack.encode(posting[1:]))
+            batch.put(prefix + b"a" + place, msgspec.msgpack.encode(posting))
             for term in terms_of(action, self._contracts):
                 batch.put(prefix + _term(term) + place, b"")
         for item in late:
@@ -131,7 +131,7 @@ class IndexStore:
     def posting(self, partition: int, offset: int) -> Posting | None:
         """The action at an offset."""
         value = self._database.get(_PARTITION.pack(partition) + b"a" + _OFFSET.pack(offset))
-        return None if value is None else Posting(offset, *_POSTING.decode(value))
+        return None if value is None else _POSTING.decode(value)
 
     # -- standing questions
 

@@ -25,8 +25,8 @@ from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
 from streams.gatherer.index_store import IndexStore, LateAction, Position
 from streams.gatherer.standing import Standing, StandingQuestions
+from streams.log_ends import LogEnds
 from streams.settings import Settings
-from streams.worker.watchdog import LogEnds
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,17 @@ and ends too, with its exit code.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from streams.exits import ExitCode
@@ -29,40 +32,54 @@ _STOP_WITHIN_S: Final = 50.0
 """Less than the first process gives itself to finish."""
 _MOST_LINE_BYTES: Final = 16 * 1024 * 1024
 _MOST_READ_BYTES: Final = 1024
+_GO: Final = b"\n"
 _EXIT_CODES: Final = frozenset(int(code) for code in ExitCode)
 
 
 class Companion:
-    """The second process, as the first sees it. To be used on the event loop."""
+    """The second process, as the first sees it. `launch` may come early, so that both load at the same time; it waits there
+    until `start`, and ends by itself if that never comes. The rest is for the event loop."""
 
     def __init__(self, name: str, arguments: Sequence[str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """`arguments` are those of Python; the pipe's number is added to them."""
         self.name = name
         self._arguments = list(arguments)
         self._monotonic = monotonic
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reports = -1
+        self._thread = ThreadPoolExecutor(1, f"companion-{name}")
+        self._exit: asyncio.Future[int] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._why: str | None = "is starting"
         self._metrics = ""
         self._told_at = monotonic()
 
-    async def start(self) -> None:
-        """Starts the process."""
-        reading, writing = os.pipe()
+    def launch(self) -> None:
+        """Starts the process, which loads what it needs and then waits."""
+        self._reports, writing = os.pipe()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._arguments,
-                "--report-to",
-                str(writing),
-                stdin=asyncio.subprocess.PIPE,
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves, with arguments of our own
+                [sys.executable, *self._arguments, "--report-to", str(writing)],
+                stdin=subprocess.PIPE,
                 pass_fds=(writing,),
             )
         finally:
             os.close(writing)
+
+    async def start(self) -> None:
+        """Lets it begin, and listens to it from now on."""
+        if self._process is None:
+            self.launch()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already; `ended` says how
+            self._process.stdin.write(_GO)
+            self._process.stdin.flush()
+        self._exit = loop.run_in_executor(self._thread, self._process.wait)
         stream = asyncio.StreamReader(limit=_MOST_LINE_BYTES)
-        pipe = os.fdopen(reading, "rb", buffering=0)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+        pipe = os.fdopen(self._reports, "rb", buffering=0)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
         self._told_at = self._monotonic()
         self._reader = asyncio.create_task(self._read(stream), name=f"companion-{self.name}")
         logger.info("%s are driven by the process %d", self.name, self._process.pid)
@@ -88,8 +105,8 @@ class Companion:
 
     async def ended(self) -> int:
         """Waits until it has ended by itself or was stopped, and says with which exit code this process is to end."""
-        assert self._process is not None
-        code = await self._process.wait()
+        assert self._exit is not None
+        code = await asyncio.shield(self._exit)
         if code in _EXIT_CODES:
             return code
         logger.error("the process that drives %s was ended from outside (%d)", self.name, code)
@@ -97,20 +114,21 @@ class Companion:
 
     def terminate(self) -> None:
         """Asks it to end."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             self._process.terminate()
 
     async def stop(self) -> None:
         """Asks it to end and waits until it has, or ends it when it doesn't in time."""
-        if self._process is None:
+        if self._process is None or self._exit is None:
             return
         self.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_WITHIN_S)
+            await asyncio.wait_for(asyncio.shield(self._exit), _STOP_WITHIN_S)
         except TimeoutError:
             logger.error("the process that drives %s doesn't end; it is killed", self.name)
             self._process.kill()
-            await self._process.wait()
+            await self._exit
+        self._thread.shutdown()
         if self._reader is not None:
             await self._reader
 
@@ -120,6 +138,11 @@ class Supervisor:
 
     def __init__(self, report_to: int) -> None:
         self._pipe = os.fdopen(report_to, "w", buffering=1, encoding="utf-8")
+
+    def await_start(self) -> None:
+        """Returns when this process is to begin. Ends it where that will never be."""
+        if os.read(0, 1) != _GO:
+            sys.exit(ExitCode.CLEAN)
 
     def end_with_it(self) -> None:
         """From now on this process ends in order when the first one has ended, however it did."""

@@ -16,6 +16,7 @@ from reconciler.wire.changelog import ExpectedHead, HistoryEntry
 from reconciler.wire.codec import Codec
 from streams.exits import ExitCode, end_process, leave_notes_in
 from streams.health import HealthServer
+from streams.log_ends import LogEnds, Place
 from streams.metrics import WorkerMetrics
 from streams.runner.effects import TopicEffects
 from streams.runner.pipeline import Pipeline
@@ -32,7 +33,7 @@ from streams.worker.restarts import forget_exits, restart_delay_s
 from streams.worker.table import WorkerApp
 from streams.worker.ticker import Ticker
 from streams.worker.topics_check import KnownTopics, check_topics
-from streams.worker.watchdog import LogEnds, Place, Watchdog
+from streams.worker.watchdog import Watchdog
 from streams.worker_services import WorkerService
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def run_worker(
     put right first: settings, missing topics, a second process of one identity. `on_listening` gets the port of /metrics.
     """
     if supervisor is not None:
+        supervisor.await_start()
         supervisor.end_with_it()
     # What a supervisor left behind when it was killed may still be finishing.
     lock = lock_data_dir(settings.data_dir, wait_s=0.0 if supervisor is None else _STOP_WITHIN_S)

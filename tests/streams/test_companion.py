@@ -31,7 +31,7 @@ async def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
         await asyncio.sleep(0.02)
 
 
-def process_of(companion: Companion) -> asyncio.subprocess.Process:
+def process_of(companion: Companion) -> subprocess.Popen[bytes]:
     assert companion._process is not None
     return companion._process
 
@@ -65,6 +65,15 @@ def test_its_silence_is_a_problem_and_its_old_metrics_are_none() -> None:
         await companion.stop()
 
     asyncio.run(run())
+
+
+def test_one_that_is_never_started_ends_by_itself() -> None:
+    companion = child("plain")
+    companion.launch()
+    process = process_of(companion)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(20) == 0
 
 
 def test_its_exit_code_is_handed_on() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from streams.exits import ExitCode
+from streams.log_ends import Place
 from streams.settings import Settings, load_settings
-from streams.worker.watchdog import Place, Watchdog
+from streams.worker.watchdog import Watchdog
 
 A: Place = ("topic", 0)
 

@@ -19,6 +19,7 @@ async def main(way: str, report_to: int) -> int:
     if way == "fails":
         return 74
     supervisor = Supervisor(report_to)
+    supervisor.await_start()
     supervisor.end_with_it()
     state: list[str | None] = ["is recovering", None]
     telling = asyncio.create_task(

@@ -14,8 +14,7 @@ import pytest
 
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.resource import ResourceMachine
-from reconciler.plan.index import operation_of
-from reconciler.records import Action, Alert, Dossier, Gathered, GatherQuery, Selector
+from reconciler.records import Action, Alert, Dossier, Gathered, GatherQuery, Selector, operation_of
 from streams.embedded.broker import EmbeddedBroker
 from streams.gatherer.service import Gatherer
 from streams.metrics import WorkerMetrics
