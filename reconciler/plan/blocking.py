@@ -7,17 +7,19 @@ from collections.abc import Iterable
 from reconciler.history.resource import MAX_OPERATIONS, ResourceHistory
 from reconciler.plan.estate import Estate
 from reconciler.plan.model import Blocked
+from reconciler.plan.wording import Wording, duration, moment
 from reconciler.records import Action, Compensation
-from reconciler.values.instant import SECOND, Instant, format_instant
+from reconciler.values.instant import SECOND, Instant
 
 
 def blocked_alone(estate: Estate, operation_id: str, now: Instant) -> Blocked | None:
     """The first rule that blocks an operation by itself, or None."""
+    words = Wording(estate.contracts)
     if operation_id in estate.collapsed:
         return _blocked(
             operation_id,
             "expired",
-            f"What this step did is no longer kept, because more than {MAX_OPERATIONS} later steps changed the same record;"
+            f"What this step did is no longer kept, because more than {MAX_OPERATIONS:,} later steps changed the same record;"
             " put it right by hand.",
         )
     if operation_id not in estate.operations:
@@ -31,15 +33,15 @@ def blocked_alone(estate: Estate, operation_id: str, now: Instant) -> Blocked | 
             "This step began and nobody has said how it ended; find out, or wait until it has ended.",
         )
     for history, entry in estate.entries_of(operation_id):
-        reason = _expired(history, entry.number, entry.action, now)
+        reason = _expired(words, history, entry.number, entry.action, now)
         if reason is not None:
             return _blocked(operation_id, "expired", reason)
         if entry.action.operation == "effect" and compensation_of(history, entry.action) is None:
             return _blocked(
                 operation_id,
                 "irreversible",
-                f"What this step did to {history.resource} can't be taken back, and nothing is named that makes it good;"
-                " name a compensation in the step or in the contract, or make it good by hand.",
+                f"What this step did to {words.record(history.resource)} can't be taken back, and nothing is named that makes"
+                " it good; name a compensation in the step or in the contract, or make it good by hand.",
             )
     return None
 
@@ -48,17 +50,17 @@ def _blocked(operation_id: str, rule: str, reason: str) -> Blocked:
     return Blocked(operation_id=operation_id, rule=rule, reason=reason)  # type: ignore[arg-type]
 
 
-def _expired(history: ResourceHistory, number: int, action: Action, now: Instant) -> str | None:
+def _expired(words: Wording, history: ResourceHistory, number: int, action: Action, now: Instant) -> str | None:
     until_s = history.contract.undo.until_s
     if until_s is not None and now - action.occurred_at > until_s * SECOND:
         return (
-            f"This step is of {format_instant(action.occurred_at)}, and the contract {history.contract.name} lets nothing"
-            f" older than {until_s:g} seconds be undone; put it right by hand."
+            f"This step is of {moment(action.occurred_at)}, and nothing older than {duration(until_s)} may be undone in"
+            f" {words.record(history.resource)}; put it right by hand."
         )
     if history.last_number - history.reach_of(number) >= MAX_OPERATIONS:
         return (
-            f"More than {MAX_OPERATIONS} later steps changed {history.resource}; only that many are kept for undo,"
-            " so put it right by hand."
+            f"More than {MAX_OPERATIONS:,} later steps changed {words.record(history.resource)}; only that many are kept for"
+            " undo, so put it right by hand."
         )
     return None
 

@@ -35,6 +35,7 @@ from reconciler.plan.story import Story, markdown
 from reconciler.plan.telling import tell_plan
 from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, kept_fields, undo_resource
 from reconciler.plan.waves import layers, reachable
+from reconciler.plan.wording import Wording, listed, moment, upper_first
 from reconciler.records import Action, Actor, Approval, Command, Observation, Resolution, RollbackRequest
 from reconciler.values.instant import SECOND, Instant, format_instant
 from reconciler.values.json_value import Json, canonical
@@ -99,6 +100,7 @@ class _Planning:
         self._estate = estate
         self._observed = observed
         self._now = now
+        self._words = Wording(estate.contracts)
         self._resolutions: Sequence[Resolution] = request.resolutions
         self._blocked: dict[str, Blocked] = {}
         self._undos: dict[str, ResourceUndo] = {}
@@ -137,7 +139,9 @@ class _Planning:
             self._block(blocked)
             return
         for unknown in unknown_neighbours(self._estate, name):
-            reason = f"The step {unknown} beside it began and nobody has said how it ended; find out, or wait."
+            reason = (
+                f"Beside it, {self._words.step(unknown)} began and nobody has said how it ended; find out, or wait."
+            )
             self._block(Blocked(operation_id=name, rule="outcome_unknown", reason=reason))
 
     def _round(self) -> bool:
@@ -179,19 +183,22 @@ class _Planning:
         if undo.is_needed and undo.merged is None:
             for number in sorted(undo.numbers):
                 reason = (
-                    f"The actual state of {resource} isn't known, so nobody can say what undoing this would destroy;"
-                    " observe it and plan again."
+                    f"Nobody knows what {self._words.record(resource)} holds now, so nobody can say what undoing this would"
+                    " destroy; let it be looked at, and plan again."
                 )
                 self._block(_blocked(undo, number, "unobserved", reason))
         for entry in blind_entries(undo):
             reason = (
-                f"Nobody recorded what {resource} held before this step, so there is nothing to go back to;"
+                f"Nobody recorded what {self._words.record(resource)} held before this step, so there is nothing to go back to;"
                 " put it right by hand."
             )
             self._block(_blocked(undo, entry.number, "unknown_pre_state", reason))
         for path, entries in immutable_entries(undo).items():
             for entry in entries:
-                reason = f"Undoing this would change {path} of {resource}, which its contract calls immutable."
+                reason = (
+                    f"Undoing this would change {self._words.place(resource, path)}, which the rules for it say never changes;"
+                    " put it right by hand, in the system itself."
+                )
                 self._block(_blocked(undo, entry.number, "immutable", reason))
 
     def _judge_dependants(self) -> None:
@@ -227,7 +234,7 @@ class _Planning:
                 self._cascaded[item.by] = item
                 self._judge_alone(item.by)
         else:
-            reason = f"It can't be undone alone: {item.sentence}. Undo that as well, or let the contract decide."
+            reason = f"It can't be undone alone: {item.sentence}. Undo that as well, or leave both as they are."
             self._block(Blocked(operation_id=item.operation_id, rule="dependants", reason=reason))
 
     def _dependants_policy(self, operation_id: str) -> str:
@@ -301,12 +308,16 @@ class _Planning:
         if not self._selection:
             self._notes.append("Nothing is known that the request selects.")
         for name, item in self._cascaded.items():
-            self._notes.append(f"{name} is undone as well, because {item.sentence}.")
+            self._notes.append(
+                f"{upper_first(self._words.step(name))} is undone as well, because of"
+                f" {self._words.step(item.operation_id)}: {item.sentence}."
+            )
         commands = self._commands_by_vertex = self._commands()
         waves, cycles = self._waves(commands)
         for cycle in cycles:
             self._notes.append(
-                f"{', '.join(cycle)} depend on each other in a circle: they go in one wave, the latest change first."
+                f"{listed([self._vertex(item) for item in cycle])} depend on each other in a circle: they are changed together,"
+                " the latest change first."
             )
         self._note_kept_resources()
         self._note_unused_decisions()
@@ -348,7 +359,7 @@ class _Planning:
         elif needed:
             status = "needs_approval"
         plan = msgspec.structs.replace(content, status=status, approvals_needed=needed, plan_hash=plan_hash)
-        told = tell_plan(plan, request, self._estate, self._archived())
+        told = tell_plan(plan, request, self._estate, self._archived(), len(self._cascaded))
         return msgspec.structs.replace(plan, story=markdown(told), story_parts=told)
 
     def _archived(self) -> set[str]:
@@ -532,16 +543,22 @@ class _Planning:
             if undo.merged is None or undo.is_held:
                 continue
             if undo.is_kept and undo.merged.removal:
-                self._notes.append(f"{resource} stays: its contract keeps what a workflow made.")
+                self._notes.append(f"{self._words.record(resource)} stays: the rules for it keep what a workflow made.")
             elif undo.is_kept:
-                self._notes.append(f"{resource} isn't made again: its contract keeps what a workflow deleted away.")
+                self._notes.append(
+                    f"{self._words.record(resource)} isn't made again: by the rules for it, what a workflow removed stays removed."
+                )
+
+    def _vertex(self, vertex: str) -> str:
+        resource, is_effect, _ = vertex.partition(" effect ")
+        return f"what was done to {self._words.record(resource)}" if is_effect else self._words.record(resource)
 
     def _note_unused_decisions(self) -> None:
         for item in self._resolutions:
             undo = self._undos.get(item.resource)
             if undo is None or tokens_of(item.path) not in undo.decided:
                 self._notes.append(
-                    f"The decision on {item.path or 'the whole'} of {item.resource} counts for nothing: nobody has to decide"
+                    f"The decision on {self._words.place(item.resource, item.path)} counts for nothing: nobody has to decide"
                     " there, or something else is there by now than the decision speaks of."
                 )
 
@@ -550,9 +567,10 @@ class _Planning:
             for number in sorted(undo.numbers):
                 entry = undo.history.entry(number)
                 if entry.facts.observed_at is not None:
-                    at = format_instant(entry.facts.observed_at)
+                    at = moment(entry.facts.observed_at)
                     self._notes.append(
-                        f"What {resource} held before {entry.operation_id} is taken from the observation of {at}."
+                        f"What {self._words.record(resource)} held before {self._words.step(entry.operation_id)} is known from"
+                        f" when it was looked at on {at}."
                     )
 
 

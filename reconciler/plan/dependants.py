@@ -12,6 +12,7 @@ from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import known_value, node_at
 from reconciler.plan.estate import Estate
 from reconciler.plan.undo import ResourceUndo, fragments
+from reconciler.plan.wording import Wording
 from reconciler.records import Observation
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
@@ -35,8 +36,8 @@ def dependants(
     """All that stands on the operations to be undone and isn't undone itself, in a stable order, but for those that name
     them in `depends_on` (`named`)."""
     found = [
-        *_later_on_created(undos),
-        *_fragments(undos),
+        *_later_on_created(undos, Wording(estate.contracts)),
+        *_fragments(undos, Wording(estate.contracts)),
         *_references(estate, undone, undos, observed),
     ]
     return sorted(
@@ -56,12 +57,13 @@ def dependents_of(estate: Estate) -> dict[str, list[str]]:
 
 def named(estate: Estate, dependents: Mapping[str, Sequence[str]], operation_id: str) -> Iterator[Dependant]:
     """All that name an operation in `depends_on` and aren't undone, or haven't failed."""
+    words = Wording(estate.contracts)
     for name in dependents.get(operation_id, ()):
         if estate.entries_of(name) or estate.is_outcome_unknown(name):
-            yield Dependant(operation_id, name, f"the step {name} depends on it")
+            yield Dependant(operation_id, name, f"{words.step(name)} depends on it")
 
 
-def _later_on_created(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
+def _later_on_created(undos: Mapping[str, ResourceUndo], words: Wording) -> Iterator[Dependant]:
     for undo in undos.values():
         history = undo.history
         if history.contract.undo.create.by == "keep":
@@ -74,19 +76,19 @@ def _later_on_created(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
                 if entry.is_reversal or entry.is_adoption:
                     continue
                 if entry.number not in undo.numbers and entry.number not in history.undone:
-                    sentence = f"the later step {entry.operation_id} changed {history.resource}, which it created"
+                    sentence = f"{words.step(entry.operation_id)} later changed {words.record(history.resource)}, which it made"
                     yield Dependant(created.operation_id, entry.operation_id, sentence)
 
 
-def _fragments(undos: Mapping[str, ResourceUndo]) -> Iterator[Dependant]:
+def _fragments(undos: Mapping[str, ResourceUndo], words: Wording) -> Iterator[Dependant]:
     for undo in undos.values():
         for number, later, place in fragments(undo):
             cause = undo.history.entry(number)
             if place == () and cause.action.operation == "create" and not cause.is_reversal:
                 continue  # said as a later operation on a created resource
             first, second = undo.history.owner_of(number), undo.history.owner_of(later)
-            inside = f"{path_of(place)} of {undo.history.resource}" if place else undo.history.resource
-            sentence = f"the later step {second} wrote inside {inside}, which it made"
+            inside = words.place(undo.history.resource, path_of(place))
+            sentence = f"{words.step(second)} later wrote inside {inside}, which it made"
             yield Dependant(first, second, sentence)
 
 
@@ -99,6 +101,7 @@ def _references(
         for resource, undo in undos.items()
         if undo.merged is not None and undo.merged.removal and not undo.is_held
     }
+    words = Wording(estate.contracts)
     going = {resource: undos[resource] for resource, by in removals.items() if by == "delete"}
     if not going:
         return
@@ -109,7 +112,7 @@ def _references(
             if value not in going:
                 continue
             by = _writer(estate, undone, resource, path)
-            sentence = f"{resource} refers to {value} in {path}"
+            sentence = f"{words.record(resource)} refers to {words.record(value)} ({words.field(resource, path)})"
             for number in sorted(going[value].numbers):
                 entry = going[value].history.entry(number)
                 gone_by = "delete" if entry.is_reversal else "create"
@@ -153,7 +156,7 @@ def _value_then(
     if actual is None or actual.exists is None:
         return ABSENT if history is None else known_value(node_at(history.tree, tokens))
     value = value_at(actual.fields, tokens) if actual.exists else ABSENT
-    if undo is not None and undo.merged is not None and not undo.is_held:
+    if undo is not None and undo.merged is not None and not (undo.is_held or undo.is_kept):
         for wanted in undo.merged.wanted:
             if tokens[: len(wanted.tokens)] == wanted.tokens:
                 value = value_at(wanted.value, tokens[len(wanted.tokens) :])

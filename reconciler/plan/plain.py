@@ -105,18 +105,21 @@ def _put(root: Known, tokens: Tokens, new: Known) -> Known:
     """A write changes the tree in place; the root it gives is the tree from then on."""
     if not tokens:
         return new
-    holder = Tree(False, {"": root})
-    node, name = holder, ""
-    for following in tokens:
-        below = member_of(node, name)
+    if type(root) is not Tree:
+        if root is not UNKNOWN and new is ABSENT:
+            return root
+        root = Tree(root is UNKNOWN)
+    node: Tree = root
+    for name in tokens[:-1]:
+        below = node.members.get(name)
         if type(below) is not Tree:
-            if below is not UNKNOWN and new is ABSENT:
-                return holder.members[""]
-            below = Tree(below is UNKNOWN)
-            node.members[name] = below
-        node, name = below, following
-    node.members[name] = new
-    return holder.members[""]
+            is_unknown = member_of(node, name) is UNKNOWN
+            if new is ABSENT and not is_unknown:
+                return root
+            below = node.members[name] = Tree(is_unknown)
+        node = below
+    node.members[tokens[-1]] = new
+    return root
 
 
 # -- whole values, and what a command makes of them
@@ -135,6 +138,8 @@ def changed(
     old: Json | Absent, new: Json | Absent, tokens: Tokens = ()
 ) -> Iterator[tuple[Tokens, Json | Absent, Json | Absent]]:
     """The nodes that differ, none of them below another: the place, what was there, what is there."""
+    if old is new:
+        return
     if type(old) is dict and type(new) is dict:
         for name in sorted(old.keys() | new.keys()):
             yield from changed(old.get(name, ABSENT), new.get(name, ABSENT), (*tokens, name))

@@ -17,7 +17,7 @@ from reconciler.plan.conflict_wording import found
 from reconciler.plan.model import ApprovalNeeded
 from reconciler.plan.story import Section, SectionKey, Story, lines, section, story
 from reconciler.plan.telling import consent, consents, promise, what_stands_apart
-from reconciler.plan.wording import Wording, count, listed, moment, number_word, one_line, sentence, upper_first
+from reconciler.plan.wording import Wording, count, ended, listed, moment, number_word, one_line, upper_first
 from reconciler.records import Actor, Approval, Record, RollbackStatus, StepConflict
 from reconciler.values.instant import Instant
 
@@ -71,6 +71,10 @@ class Progress(Record, frozen=True, kw_only=True):
     """When the time for consent is up."""
 
 
+_NUMBERS: Final = (
+    *("steps", "records", "systems", "effects", "cascaded", "kept", "decisions", "conflicts", "blocked", "unchanged"),
+)
+
 _CHANGES: Final[dict[RollbackStatus, str]] = {
     "executing": "What is being changed",
     "verifying": "What was changed",
@@ -105,11 +109,7 @@ class _Teller:
         self._progress = progress
         self._words = words
         self._open = max(progress.open_total, len(progress.open))
-        self._planned = (
-            dict.fromkeys(("steps", "records", "systems", "effects", "kept", "decisions", "blocked", "unchanged"), 0)
-            if progress.plan is None
-            else progress.plan.counts
-        )
+        self._planned = dict.fromkeys(_NUMBERS, 0) if progress.plan is None else progress.plan.counts
 
     def story(self) -> Story:
         progress = self._progress
@@ -166,7 +166,7 @@ class _Teller:
         else:
             yield "Nothing will be changed: this undo is not allowed."
             if self._progress.reason:
-                yield sentence(one_line(self._progress.reason))
+                yield ended(one_line(self._progress.reason))
 
     def _completed(self) -> Iterator[str]:
         progress, counts = self._progress, self._planned
@@ -244,7 +244,7 @@ class _Teller:
             yield f"Agreed to by {listed(given)}."
         if progress.by is not None and progress.status in ("cancelled", "rejected"):
             did = "cancelled" if progress.status == "cancelled" else "refused"
-            because = f": {sentence(one_line(progress.reason))}" if progress.reason else "."
+            because = f": {ended(one_line(progress.reason))}" if progress.reason else "."
             yield f"{one_line(progress.by.id)} {did} it{because}"
 
     def _open_line(self, item: OpenStep) -> str:
@@ -254,24 +254,26 @@ class _Teller:
         match item.kind:
             case "conflict":
                 told = [found(self._words, item.resource, conflict) for conflict in item.conflicts]
-                return f"{'; '.join(told) or f'{record}: somebody else changed it meanwhile'}."
+                return f"{'; '.join(told) or f'{record} — somebody else changed it meanwhile'}."
             case "outdated":
-                return f"{record}: more would have to be changed by now than was agreed to."
+                return f"{record} — more would have to be changed by now than was agreed to."
             case "failed":
-                return f"{record}: its system refused the change{why}."
+                return f"{record} — its system refused the change{why}."
             case "contradicted":
                 told = [found(self._words, item.resource, conflict) for conflict in item.conflicts]
-                return "; ".join([f"{record}: the change was made, but it doesn't hold what it should", *told]) + "."
+                return (
+                    f"{'; '.join(told) or f'{record} — it holds something else'}. The undo had changed it before that."
+                )
             case "unverified":
-                return f"{record}: the change was made; it isn't confirmed yet."
+                return f"{record} — the change was made; it isn't confirmed yet."
             case "waiting":
-                return f"{record}: its system hasn't answered yet."
+                return f"{record} — its system hasn't answered yet."
             case "skipped":
-                return f"{record}: its system refused the change{why}, and the rules say to go on without it."
+                return f"{record} — its system refused the change{why}, and the rules say to go on without it."
             case "compensated":
-                return f"{record}: its system refused the change{why}, so it is made good in another way."
+                return f"{record} — its system refused the change{why}, so it is made good in another way."
             case "late":
-                return f"{record}: the undone work changed it once more, after the undo had been planned."
+                return f"{record} — the undone work changed it once more, after the undo had been planned."
 
     def _next_lines(self) -> Iterator[str]:
         progress = self._progress
@@ -288,7 +290,7 @@ class _Teller:
             yield "Then let it go on, or cancel it: what is done stays, and the rest is left as it is."
         if progress.status == "cancelled" and progress.done:
             yield "If what was already undone should come back, undo this undo."
-        if planned is not None and progress.status not in ("completed", "cancelled"):
+        if planned is not None and progress.status != "cancelled":
             asked = set(consents(progress.approvals_needed))
             yield from (line for line in planned.lines if line not in asked and not line.startswith("Get the consent"))
 
@@ -321,8 +323,7 @@ _SAID: Final[dict[str, tuple[str, str]]] = {
 
 _REMEDIES: Final[dict[str, str]] = {
     "conflict": (
-        "Decide on each field that others changed: keep what is there, undo it all the same, or give the value that it"
-        " should hold."
+        "Decide on what others changed: keep what is there, undo it all the same, or give the value that should be there."
     ),
     "outdated": "Let it be planned again, and agree to the new plan.",
     "failed": "Find out from the owners of the system why it refused, and mend that; or change the record by hand.",

@@ -32,7 +32,15 @@ def plan_for_people(plan: Plan, contracts: ContractSet) -> dict[str, Json]:
 
 def masked_command(command: Command, contract: Contract) -> Command:
     """A command as people may see it."""
-    return msgspec.structs.replace(command, changes=[masked_change(change, contract) for change in command.changes])
+    compensation = command.compensation
+    if compensation is not None:  # an argument may be a field of the effect, and is named by its path then
+        arguments = {
+            name: masked(contract, name, value) if name.startswith("/") else value
+            for name, value in compensation.arguments.items()
+        }
+        compensation = msgspec.structs.replace(compensation, arguments=arguments)
+    changes = [masked_change(change, contract) for change in command.changes]
+    return msgspec.structs.replace(command, changes=changes, compensation=compensation)
 
 
 def masked_change(change: Change, contract: Contract) -> Change:

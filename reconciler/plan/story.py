@@ -33,7 +33,7 @@ SectionKey: TypeAlias = Literal[
 ]
 
 _ORDER: Final[tuple[SectionKey, ...]] = (
-    *("open", "decisions", "next", "about", "changes", "effects", "kept", "conflicts", "blocked", "notes"),
+    *("open", "about", "changes", "effects", "decisions", "kept", "conflicts", "blocked", "next", "notes"),
 )
 
 # What Markdown would take for its own: signs of emphasis, code, links, tags and references.

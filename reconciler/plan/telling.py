@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
+
+import msgspec
 
 from reconciler.plan.conflict_wording import decided, found
 from reconciler.plan.estate import Estate
 from reconciler.plan.model import ApprovalNeeded, Blocked, BlockRule, Kept, Plan, PlannedConflict
-from reconciler.plan.story import Section, Story, lines, section, story
-from reconciler.plan.wording import Wording, count, listed, moment, one_line, sentence, span, spoken, upper_first, who
+from reconciler.plan.story import LINES_TOLD, Section, Story, lines, section, story
+from reconciler.plan.wording import (
+    Wording,
+    count,
+    ended,
+    listed,
+    moment,
+    one_line,
+    sentence,
+    span,
+    spoken,
+    upper_first,
+    who,
+)
 from reconciler.records import Action, Change, Command, RollbackRequest, Selector
 from reconciler.values.json_value import ABSENT
 from reconciler.values.resource_key import parse_resource_key
 
 _FIELDS_TOLD: Final = 6  # of one record, in one line
+_RECORDS_TOLD: Final = 3  # by name, of many to which the same happens
+_LOOKED_AT: Final = 1_000  # records that are compared for what they have in common
 _STEPS_TOLD: Final = 5  # that are blocked for one and the same reason
 
 _REMEDIES: Final[dict[BlockRule, str]] = {
@@ -30,17 +46,23 @@ _REMEDIES: Final[dict[BlockRule, str]] = {
 }
 
 
-def tell_plan(plan: Plan, request: RollbackRequest, estate: Estate, archived: AbstractSet[str] = frozenset()) -> Story:
-    """The story of a plan. ``archived``: the resources that its commands archive instead of deleting them."""
-    return _Teller(plan, request, estate, archived).story()
+def tell_plan(
+    plan: Plan, request: RollbackRequest, estate: Estate, archived: AbstractSet[str] = frozenset(), cascaded: int = 0
+) -> Story:
+    """The story of a plan. ``archived``: the resources that its commands archive instead of deleting them; ``cascaded``: how
+    many of the operations weren't asked for and are undone because others are."""
+    return _Teller(plan, request, estate, archived, cascaded).story()
 
 
 class _Teller:
-    def __init__(self, plan: Plan, request: RollbackRequest, estate: Estate, archived: AbstractSet[str]) -> None:
+    def __init__(
+        self, plan: Plan, request: RollbackRequest, estate: Estate, archived: AbstractSet[str], cascaded: int
+    ) -> None:
         self._plan = plan
         self._request = request
         self._estate = estate
         self._archived = archived
+        self._cascaded = cascaded
         self._words = Wording(estate.contracts)
         commands = [command for wave in plan.waves for command in wave]
         self._changes = [command for command in commands if command.action != "compensate"]
@@ -57,6 +79,7 @@ class _Teller:
             "records": len(self._changes),
             "systems": len({parse_resource_key(item.resource).system for item in self._changes}),
             "effects": len(self._effects),
+            "cascaded": self._cascaded,
             "kept": len(plan.kept),
             "decisions": len(self._open),
             "conflicts": len(plan.conflicts) - len(self._open),
@@ -84,15 +107,12 @@ class _Teller:
     def _sections(self) -> Iterator[Section | None]:
         plan = self._plan
         yield lines("about", "What this is about", self._about())
-        yield section("changes", "What will be changed", self._changes, self._change_line)
+        yield self._changed()
         yield section("effects", "What will be made good", self._effects, self._effect_line)
         yield section("decisions", "What somebody must decide", self._open, self._decision_line)
         settled = [item for item in plan.conflicts if item.resolution != "manual"]
         yield section("conflicts", "What others changed meanwhile", settled, lambda item: decided(self._words, item))
-        kept: dict[tuple[str, str], list[Kept]] = {}
-        for item in plan.kept:
-            kept.setdefault((item.resource, item.owner), []).append(item)
-        yield section("kept", "What stays, and for whose sake", kept.values(), self._kept_line)
+        yield self._kept()
         blocked: dict[str, list[Blocked]] = {}
         for refused in plan.blocked:
             if refused.rule != "forbidden":
@@ -117,7 +137,7 @@ class _Teller:
         if asked is not None:
             yield f"{one_line(asked.id)} asked for it."
         if self._request.reason:
-            yield f"The reason given: {sentence(one_line(self._request.reason))}"
+            yield f"The reason given: {ended(one_line(self._request.reason))}"
 
     def _subject(self) -> str:
         """What the request selects."""
@@ -129,7 +149,8 @@ class _Teller:
             after = "" if select.after_step is None else f" after its step “{one_line(select.after_step)}”"
             return f"all that the run {one_line(select.run_id)} did{after}"
         if select.operations is not None:
-            return f"{count(len(dict.fromkeys(select.operations)), 'step')}, picked one by one"
+            picked = len(dict.fromkeys(select.operations))
+            return f"{count(picked, 'step that was', 'steps that were')} picked one by one"
         if select.workflow_id is not None:
             return f"all that the workflow {one_line(select.workflow_id)} did{window}"
         if select.actor is not None:
@@ -140,39 +161,61 @@ class _Teller:
             return f"{self._words.record(select.resource)}, as it was on {moment(select.to_at)}"
         return "a rollback"
 
-    def _change_line(self, command: Command) -> str:
-        record = self._words.record(command.resource)
+    def _changed(self) -> Section | None:
+        """A line for each record, or for several to which the same happens."""
+        groups: dict[str, list[str]] = {}
+        for command in self._changes[:_LOOKED_AT]:
+            groups.setdefault(self._what_happens(command), []).append(command.resource)
+        told = section("changes", "What will be changed", groups.items(), lambda item: self._together(item[1], item[0]))
+        if told is None:
+            return None
+        covered = sum(len(resources) for resources in list(groups.values())[: len(told.lines)])
+        return msgspec.structs.replace(told, more=len(self._changes) - covered)
+
+    def _together(self, resources: Sequence[str], happening: str) -> str:
+        """What happens to one record or several."""
+        if len(resources) == 1:
+            return f"{self._words.record(resources[0])} — {happening}."
+        names = listed(self._names(resources), len(resources))
+        return f"{upper_first(count(len(resources), 'record'))} ({names}) — {happening}."
+
+    def _names(self, resources: Sequence[str]) -> list[str]:
+        return [self._words.record(resource) for resource in resources[:_RECORDS_TOLD]]
+
+    def _what_happens(self, command: Command) -> str:
         if command.action == "delete":
-            return f"{record}: removed, because only the undone work had made it."
+            return "removed, because only the undone work had made it"
         if command.action == "create":
-            return f"{record}: made again as it was before it was removed."
+            return "made again as it was before it was removed"
         if command.resource in self._archived:
             told = [
-                f"{self._words.field(command.resource, change.path)} set to"
+                f"{self._words.field(command.resource, change.path)}:"
                 f" {self._words.value(command.resource, change.path, change.value)}"
                 for change in command.changes[:_FIELDS_TOLD]
             ]
-            return f"{record}: put away instead of removed ({listed(told, len(command.changes))})."
+            return f"put away instead of removed ({'; '.join(told)})"
         told = [self._change(command.resource, change) for change in command.changes[:_FIELDS_TOLD]]
         more = len(command.changes) - len(told)
         if more:
             told.append(f"and {count(more, 'more field', 'more fields')}")
-        return f"{record}: {'; '.join(told)}."
+        return "; ".join(told)
 
     def _change(self, resource: str, change: Change) -> str:
         field = self._words.field(resource, change.path)
         value = self._words.value(resource, change.path, change.value)
         was = self._words.value(resource, change.path, change.expect)
+        if self._words.is_hidden(resource, change.path, change.value) or self._words.is_hidden(
+            resource, change.path, change.expect
+        ):
+            return f"{field}: {'taken out' if change.op == 'unset' else 'put back'} (what it holds isn't shown)"
         match change.op:
             case "set":
-                return f"{field} {value} again" + ("" if change.expect is ABSENT else f" instead of {was}")
+                return f"{field}: {value} instead of {was}"
             case "unset":
-                return f"{field} taken out (it held {was})"
+                return f"{field}: taken out (it held {was})"
             case "increment":
-                if self._words.is_hidden(resource, change.path, change.value):
-                    return f"{field} counted back by {value}"
                 step = change.value if isinstance(change.value, int | float) else 0
-                return f"{field} raised by {spoken(step)}" if step >= 0 else f"{field} lowered by {spoken(-step)}"
+                return f"{field}: raised by {spoken(step)}" if step >= 0 else f"{field}: lowered by {spoken(-step)}"
             case "add":
                 return f"{field}: {value} put back in"
             case "remove":
@@ -180,13 +223,26 @@ class _Teller:
 
     def _effect_line(self, command: Command) -> str:
         name = "" if command.compensation is None else one_line(command.compensation.name)
-        return f"{self._words.record(command.resource)}: “{name}” makes good what can't be taken back."
+        return f"{self._words.record(command.resource)} — “{name}” makes good what can't be taken back."
 
     def _decision_line(self, conflict: PlannedConflict) -> str:
         whole = ""
         if self._words.contract(conflict.resource).conflict_scope == "resource" and conflict.path:
             whole = " Until somebody decides, nothing in this record is changed."
         return f"{found(self._words, conflict.resource, conflict)}.{whole}"
+
+    def _kept(self) -> Section | None:
+        """A line for each record and writer; of very many, one for each writer."""
+        title = "What stays, and for whose sake"
+        by_record: dict[tuple[str, str], list[Kept]] = {}
+        for item in self._plan.kept:
+            by_record.setdefault((item.resource, item.owner), []).append(item)
+        if len(by_record) <= LINES_TOLD:
+            return section("kept", title, by_record.values(), self._kept_line)
+        by_writer: dict[str, list[Kept]] = {}
+        for item in self._plan.kept:
+            by_writer.setdefault(self._writer(item), []).append(item)
+        return section("kept", title, by_writer.items(), lambda told: self._kept_by_writer(*told))
 
     def _kept_line(self, items: list[Kept]) -> str:
         """What one writer keeps of one record."""
@@ -197,7 +253,20 @@ class _Teller:
             for item in items[:_FIELDS_TOLD]
         ]
         verb = "stays" if len(items) == 1 else "stay"
-        return f"{self._words.record(resource)}: {listed(fields, len(items))} {verb}: {self._owner(resource, owner)}."
+        return f"{self._words.record(resource)} — {listed(fields, len(items))} {verb}: {self._owner(resource, owner)}."
+
+    def _kept_by_writer(self, writer: str, items: list[Kept]) -> str:
+        """What one writer keeps of all records."""
+        records = list(dict.fromkeys(item.resource for item in items))
+        verb = "stays" if len(items) == 1 else "stay"
+        what = f"{count(len(items), 'field')} of {count(len(records), 'record')}"
+        return f"{upper_first(what)} ({listed(self._names(records), len(records))}) {verb}: {writer}."
+
+    def _writer(self, item: Kept) -> str:
+        action = None if item.owner == "external" else _last_action(self._estate, item.owner, item.resource)
+        if action is None:
+            return self._owner(item.resource, item.owner)
+        return f"{who(action)} wrote there later"
 
     def _owner(self, resource: str, owner: str) -> str:
         if owner == "external":
@@ -220,8 +289,8 @@ class _Teller:
         yield from consents(plan.approvals_needed)
         if self._open:
             yield (
-                "Decide on each field listed for decision: keep what is there, undo it all the same, or give the value"
-                " that it should hold."
+                "Decide on what is listed for decision: keep what is there, undo it all the same, or give the value that"
+                " should be there."
             )
         rules = dict.fromkeys(item.rule for item in plan.blocked)
         yield from (remedy for rule, remedy in _REMEDIES.items() if rule in rules)
@@ -238,13 +307,16 @@ def promise(counts: dict[str, int]) -> Iterator[str]:
     """What a plan will do, in sentences without names."""
     records, effects, steps = counts["records"], counts["effects"], count(counts["steps"], "step")
     if records:
-        verb = "goes" if records == 1 else "go"
         where = f" in {count(counts['systems'], 'system')}" if counts["systems"] > 1 else ""
-        yield f"{upper_first(count(records, 'record'))}{where} {verb} back to what would be there without {steps} of work."
+        what = count(records, "record")
+        yield f"{upper_first(what)}{where} will be put back as if {steps} of work had never happened."
     if effects:
         also = "Also, " if records else ""
         what = count(effects, "thing that can't be taken back is", "things that can't be taken back are")
         yield upper_first(f"{also}{what} made good in another way.")
+    if counts.get("cascaded"):
+        what = count(counts["cascaded"], "of these steps wasn't", "of these steps weren't")
+        yield f"{upper_first(what)} asked for, but can't stay without the others."
     if records or effects:
         return
     if counts["decisions"]:
@@ -255,6 +327,8 @@ def promise(counts: dict[str, int]) -> Iterator[str]:
         yield "Nothing will be changed: no work was found that the request describes."
     elif counts["unchanged"]:
         yield "Nothing needs to be changed: everything already is as it should be."
+    elif counts["conflicts"]:
+        yield "Nothing needs to be changed: what others changed meanwhile stays."
     else:
         yield "Nothing needs to be changed."
 
@@ -262,8 +336,8 @@ def promise(counts: dict[str, int]) -> Iterator[str]:
 def what_stands_apart(counts: dict[str, int]) -> Iterator[str]:
     """What is left out of a plan and why, in sentences without names."""
     if counts["decisions"]:
-        what = count(counts["decisions"], "field waits", "fields wait")
-        yield f"{upper_first(what)} for somebody's decision, because others changed {_it(counts['decisions'])} meanwhile."
+        what = count(counts["decisions"], "decision waits", "decisions wait")
+        yield f"{upper_first(what)} for somebody, because others made changes meanwhile."
     if counts["kept"]:
         what = count(counts["kept"], "field stays as it is", "fields stay as they are")
         yield f"{upper_first(what)}, because others wrote {_it(counts['kept'])} later."

@@ -78,6 +78,7 @@ class _Look:
             for number, wave in enumerate(self._plan.waves)
             for place, command in enumerate(wave)
         ]
+        self._before: dict[str, Known] = {}
         self._conflicts: dict[str, list[tuple[Tokens, PlannedConflict]]] = {}
         for item in self._plan.conflicts:
             self._conflicts.setdefault(item.resource, []).append((tokens_of(item.path), item))
@@ -282,7 +283,7 @@ class _Look:
     ) -> Iterator[tuple[str, str]]:
         """What isn't as the workflows left it is somebody else's, and nobody's to change without a decision."""
         history = self._estate.histories[resource]
-        expected = self._expected(history, frozenset())
+        expected = self._expected(history)
         allowed = self._archiving(resource)
         for tokens, old, new in changed(actual, then):
             for place, value in ends(old, tokens) if old is not ABSENT else [(tokens, ABSENT)]:
@@ -307,7 +308,13 @@ class _Look:
 
     # -- results
 
-    def _expected(self, history: ResourceHistory, numbers: frozenset[int]) -> Known:
+    def _expected(self, history: ResourceHistory) -> Known:
+        """What is expected now."""
+        if history.resource not in self._before:
+            self._before[history.resource] = self._without(history, frozenset())
+        return self._before[history.resource]
+
+    def _without(self, history: ResourceHistory, numbers: frozenset[int]) -> Known:
         return replayed(history.entries, undone_of(history.entries, numbers), base_in(history.base.tree))
 
     def _resource(
@@ -315,8 +322,8 @@ class _Look:
     ) -> Iterator[tuple[str, str]]:
         """What is there in the end is what would be there without the undone writes, wherever these made a difference."""
         history, seen = self._estate.histories[resource], self._observed.get(resource)
-        before = self._expected(history, frozenset())
-        wanted = self._expected(history, frozenset(step.numbers))
+        before = self._expected(history)
+        wanted = self._without(history, frozenset(step.numbers))
         if step.is_held:
             if not any(item.resolution == "manual" for _, item in self._conflicts.get(resource, ())):
                 yield f"steps of {resource}", "it is held, and no conflict says why"

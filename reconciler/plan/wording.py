@@ -45,7 +45,7 @@ _BELOW: Final = " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} "
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}")
-_WORDS: Final = re.compile(r"[_\-\s]+|(?<=[a-z0-9])(?=[A-Z])")
+_WORDS: Final = re.compile(r"[_\s]+|(?<=[A-Za-z])-(?=[A-Za-z])|(?<=[a-z0-9])(?=[A-Z])")
 _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
@@ -64,6 +64,14 @@ class Wording:
         key = parse_resource_key(resource)
         label = self.contract(resource).labels.get("resource") or in_words(key.type)
         return f"{one_line(label)} {one_line(key.id)} in {one_line(key.system)}"
+
+    def step(self, operation_id: str) -> str:
+        """An operation, by the name that people find it by."""
+        return f"the step “{one_line(operation_id)}”"
+
+    def place(self, resource: str, path: str) -> str:
+        """A field of a resource, or the resource: `the phone number of contact 42 in crm`."""
+        return f"the {self.field(resource, path)} of {self.record(resource)}" if path else self.record(resource)
 
     def field(self, resource: str, path: str) -> str:
         """A field: `phone number`, or `address, city` where only what is above it has a label, or none has."""
@@ -176,6 +184,14 @@ def number_word(number: int) -> str:
     return _NUMBERS[number] if 0 <= number < len(_NUMBERS) else f"{number:,}"
 
 
+def duration(seconds: float) -> str:
+    """`30 days`, `36 hours`, in the largest unit that says it exactly."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length and seconds % length == 0:
+            return count(int(seconds // length), unit)
+    return f"{seconds:g} seconds"
+
+
 def count(number: int, what: str, plural: str = "") -> str:
     """`one record`, `37 records`."""
     return f"{number_word(number)} {what if number == 1 else plural or what + 's'}"
@@ -200,7 +216,11 @@ def who(action: Action) -> str:
 
 def sentence(text: str) -> str:
     """A text as a sentence: with a capital letter and an end."""
-    text = upper_first(text)
+    return ended(upper_first(text))
+
+
+def ended(text: str) -> str:
+    """A text with an end."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
