@@ -41,6 +41,7 @@ from reconciler.records import (
     RollbackEvent,
     RollbackRequest,
     Selector,
+    StepConflict,
     StepReport,
     Timer,
     UndoStep,
@@ -83,6 +84,8 @@ class Bench:
         self.mail: dict[str, deque[Callable[[], object]]] = {}
         self.scripts: dict[str, list[str]] = {}
         """What a resource answers to its next orders, instead of doing them: `conflict`, `outdated`, `failed`, …"""
+        self.repeats: Callable[[], bool] = lambda: False
+        """Whether a report comes a second time, some time later."""
         self.orders: list[UndoStep] = []
         self.taken: set[str] = set()
         self.withdrawn: set[str] = set()
@@ -165,6 +168,11 @@ class Bench:
         assert self.head.plan is not None
         return self.head.plan.plan_hash
 
+    @staticmethod
+    def stranger(number: int) -> Actor:
+        """Somebody who had nothing to do with it so far."""
+        return Actor(id=f"person-{number}@example.com", kind="user")
+
     # -- mail
 
     def run(self, choose: Callable[[int], int] = lambda _: 0, steps: int = 100_000) -> None:
@@ -181,6 +189,8 @@ class Bench:
             return False
         self.now += SECOND
         self.mail[waiting[choose(len(waiting))]].popleft()()
+        for name in [name for name, box in self.mail.items() if not box]:
+            del self.mail[name]
         return True
 
     def _post(self, box: str, deliver: Callable[[], object]) -> None:
@@ -214,11 +224,29 @@ class Bench:
         sequences = [event.sequence for event in self.events]
         assert sequences == list(range(1, len(sequences) + 1))
 
+    def _check_order(self, order: UndoStep) -> None:
+        """What holds of every order: it was agreed to, nobody has cancelled, and nothing is ordered twice."""
+        head = self.head
+        assert head.plan is not None and head.mode == "execute" and head.status not in ("cancelled", "rejected")
+        if order.verb == "withdraw":
+            return
+        assert head.then is None and head.status == "executing"
+        assert order.step_id not in {other.step_id for other in self.orders if other.verb != "withdraw"}
+        if not head.plan.is_covered:
+            for needed in head.plan.approvals:
+                people = {
+                    item.by.id
+                    for item in head.approvals
+                    if item.plan_hash == head.plan.plan_hash and item.by != ANA and item.by.id not in head.deciders
+                }
+                assert len(people) >= needed.count, "ordered without consent"
+
     def _take(self, effect: Effect) -> None:
         match effect:
             case EmitQuery(query=query):
                 self._post(f"partition {query.partition}", lambda: self._answer(query))
             case EmitUndoStep(step=order):
+                self._check_order(order)
                 self.orders.append(order)
                 self._post(f"orders of {order.resource}", lambda: self._carry_out(order))
             case EmitRollback(event=event):
@@ -276,7 +304,7 @@ class Bench:
             return
         self.taken.add(order.step_id)
         script = self.scripts.get(order.resource)
-        if script:
+        if script and not isinstance(self._applied(order), Refusal):
             for status in script.pop(0).split():
                 self.report(order, status)
                 if status == "applied":
@@ -289,6 +317,10 @@ class Bench:
             for status in ("sent", "applied"):
                 self.report(order, status)
             return
+        if isinstance(self._applied(order), Refusal):
+            there = (self.actual.get(order.resource) or {}).get("phone", ABSENT)
+            self.report(order, "conflict", conflicts=[StepConflict(path="/phone", actual=there)])
+            return
         self._undo(order)
         for status in ("sent", "applied", "verified") if order.planned_action else ("unchanged",):
             self.report(order, status)
@@ -296,9 +328,7 @@ class Bench:
     def _undo(self, order: UndoStep) -> None:
         """Writes the target, and what was undone into the history."""
         if order.verb == "undo" and order.planned_action is not None:
-            there = self.actual.get(order.resource)
-            command = self._command(order)
-            after = decide(ABSENT if there is None else there, None, command)
+            after = self._applied(order)
             assert not isinstance(after, Refusal), after
             self.actual[order.resource] = None if isinstance(after, Absent) else after
         for name in order.operations:
@@ -315,15 +345,20 @@ class Bench:
             self.act(undo)
         self.observe(order.resource)
 
-    def _command(self, order: UndoStep) -> Command:
-        assert order.planned_action is not None
-        return Command(
+    def _applied(self, order: UndoStep) -> dict[str, Json] | Absent | Refusal:
+        """What the target would hold."""
+        there = self.actual.get(order.resource)
+        current = ABSENT if there is None else there
+        if order.planned_action is None:
+            return current
+        command = Command(
             command_id=order.step_id,
             resource=order.resource,
             action=order.planned_action,
             changes=order.planned,
             expect_exists=order.planned_action != "create",
         )
+        return decide(current, None, command)
 
     def report(self, order: UndoStep, status: Any, **fields: Any) -> None:
         """A resource reports to the rollback."""
@@ -337,7 +372,8 @@ class Bench:
             occurred_at=self.now,
             **fields,
         )
-        self._post(f"reports of {order.resource}", partial(self.step, report))
+        for _ in range(2 if self.repeats() else 1):
+            self._post(f"reports of {order.resource}", partial(self.step, report))
 
     # -- time
 

@@ -401,6 +401,7 @@ def test_a_late_action_is_reported_otherwise() -> None:
     made.observe_all()
     made.run()
     assert [alert.kind for alert in made.alerts] == ["late_action"]
+    assert made.head.status == "partial", "it isn't whole any more"
     assert made.events[-1].counts["late"] == 1 and "once more" in made.events[-1].story
     assert not undone(made, "crm/contact/4")
 

@@ -51,4 +51,4 @@ def take_late(turn: Turn, answer: Gathered) -> None:
         " See whether the run has really ended, then undo it as well.",
         *new,
     )
-    tell(turn, head.status)
+    tell(turn, "partial" if head.status == "completed" else head.status)
