@@ -4,6 +4,7 @@ who say anything at any time. The bench steps from stored bytes every time, as a
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import pytest
 
@@ -113,7 +114,7 @@ def decide(bench: Bench, dice: Dice) -> None:
         if entry_id.startswith(CONFLICTS):
             resource = entry_id.removeprefix(CONFLICTS)
             for conflict in open_conflicts(bench, resource):
-                take = dice.pick(["keep", "force"])
+                take: Literal["keep", "force"] = dice.pick(["keep", "force"])
                 decision = Resolution(resource=resource, path=conflict.path, take=take, seen=conflict.actual)
                 bench.say("resolve", by=CY, resolutions=[decision])
             return
