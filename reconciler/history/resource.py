@@ -15,11 +15,15 @@ import msgspec
 from reconciler.contracts.model import Contract
 from reconciler.history.entry import Entry, numbers_to_undo, reversal, undone_of
 from reconciler.history.fold import fold_into
-from reconciler.history.tree import UNKNOWN, Editor, Gone, Leaf, Node, Object
+from reconciler.history.members import equal_members
+from reconciler.history.tree import UNKNOWN, Editor, Gone, Leaf, Node, Object, known_value
 from reconciler.history.undo import without
 from reconciler.json_form import action_digest
 from reconciler.records import Action, Observation
 from reconciler.values.instant import SECOND, Instant
+from reconciler.values.json_value import Absent, Json
+from reconciler.values.normalise import equivalent
+from reconciler.values.pointer import Tokens, path_of, value_at
 
 Taken: TypeAlias = Literal["folded", "noted", "repeated", "contradicted"]
 """What became of an action: it changed the history, was noted (initiated, failed), had been taken before, or had been
@@ -98,6 +102,8 @@ class ResourceHistory:
         if known is not None:
             return "repeated" if action_digest(known) == action_digest(action) else "contradicted"
         self._taken[action.action_id] = action
+        if action.origin is not None and self._is_echo(action):
+            return "noted"
         if action.stage == "initiated":
             if all(entry.action.operation_id != action.operation_id for entry in self.entries):
                 self.in_flight[action.operation_id] = action.occurred_at
@@ -106,9 +112,7 @@ class ResourceHistory:
         if action.stage == "failed":
             return "noted"
         if action.stage == "reversed":
-            self.entries.append(reversal(self.last_number + 1, action, self.entries))
-            self.undone = undone_of(self.entries)
-            self._editor = Editor(without(self.entries, self.undone, self.contract, self.base.tree))
+            self._reverse([action])
         else:
             if seen is not None and not self._is_young_enough(action, seen):
                 seen = None
@@ -116,6 +120,33 @@ class ResourceHistory:
         if action.operation != "effect":
             self.last_write_at = max(action.occurred_at, self.last_write_at or action.occurred_at)
         return "folded"
+
+    def _is_echo(self, action: Action) -> bool:
+        """Whether an action that names one of our commands as its origin writes nothing but what is expected already, as the
+        echo of that command does."""
+        expected = known_value(self.tree)
+        return action.operation != "effect" and all(
+            self._is_same(tokens, value_at(expected, tokens), value)
+            for tokens, value in Entry(number=0, action=action).writes()
+        )
+
+    def _is_same(self, tokens: Tokens, left: Json | Absent, right: Json | Absent) -> bool:
+        rule = self.contract.rule(path_of(tokens))
+        return equivalent(left, right, rule.normalise) or equal_members(rule, left, right)
+
+    def take_reversals(self, actions: Iterable[Action]) -> list[Entry]:
+        """Takes many `reversed` actions at once, none of which was taken before; gives their entries."""
+        reversals = list(actions)
+        self._taken |= {action.action_id: action for action in reversals}
+        return self._reverse(reversals)
+
+    def _reverse(self, actions: Iterable[Action]) -> list[Entry]:
+        first = len(self.entries)
+        for action in actions:
+            self.entries.append(reversal(self.last_number + 1, action, self.entries))
+        self.undone = undone_of(self.entries)
+        self._editor = Editor(without(self.entries, self.undone, self.contract, self.base.tree))
+        return self.entries[first:]
 
     def _is_young_enough(self, action: Action, seen: Observation) -> bool:
         if seen.exists is None or seen.observed_at is None:

@@ -13,7 +13,18 @@ from reconciler.contracts.model import Contract
 from reconciler.history.entry import Entry
 from reconciler.history.fold import said_before
 from reconciler.history.members import STEPPED, merged
-from reconciler.history.tree import BASE, UNKNOWN, Editor, Node, Object, known_value, node_at, node_of
+from reconciler.history.tree import (
+    BASE,
+    UNKNOWN,
+    Editor,
+    Node,
+    Object,
+    Unknown,
+    known_value,
+    member_of,
+    node_at,
+    node_of,
+)
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.normalise import equivalent
 from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
@@ -23,8 +34,8 @@ NOTHING_UNDONE: AbstractSet[int] = frozenset()
 
 def base_of(entries: Iterable[Entry], start: Node = UNKNOWN) -> Node:
     """What was there before the history, as far as its entries found out. ``start``: what older entries, which the history
-    no longer holds, have left."""
-    editor = Editor(start)
+    no longer holds, have left. What is found out later was there before these, and shows only where they left nothing."""
+    editor = Editor(UNKNOWN)
     for entry in entries:
         facts = entry.facts
         for path, value in facts.base_set.items():
@@ -33,7 +44,19 @@ def base_of(entries: Iterable[Entry], start: Node = UNKNOWN) -> Node:
             editor.write(tokens_of(path), node_of(ABSENT, BASE), BASE)
         for path, known in facts.base_closed.items():
             _close(editor, tokens_of(path), known)
-    return editor.root
+    return editor.root if type(start) is Unknown else _over(start, editor.root)
+
+
+def _over(upper: Node, lower: Node) -> Node:
+    """One tree, and where it knows nothing the other."""
+    if type(upper) is Unknown:
+        return lower
+    if type(upper) is not Object or type(lower) is not Object:
+        return upper
+    members = {
+        name: _over(member_of(upper, name), member_of(lower, name)) for name in {**upper.members, **lower.members}
+    }
+    return Object(upper.owner, upper.closed or lower.closed, members, upper.made)
 
 
 def _close(editor: Editor, tokens: Tokens, known: list[str]) -> None:

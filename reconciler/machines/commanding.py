@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import msgspec
 
 from reconciler.contracts.model import Contract
-from reconciler.machines.drifting import adopt, correct, hold, send, signature, take_observation
+from reconciler.machines.drifting import adopt, correct, dispatch, hold, settle, signature
 from reconciler.machines.head import Head, Pending, last_observation
+from reconciler.machines.observing import take_observation
 from reconciler.machines.protocol import HistoryReader, Reject
-from reconciler.machines.taking import Stepped, alert
-from reconciler.records import Decision, Outcome
+from reconciler.machines.recording import Stepped, then
+from reconciler.machines.taking import alert
+from reconciler.machines.undoing import advance, doubt, give_up, report, take_sent_outcome
+from reconciler.records import Command, Decision, Outcome
 from reconciler.values.instant import SECOND, Instant
 
-_REMEMBERED_COMMANDS: Final = 8  # settled commands whose outcomes, should they come again, are recognised
+_REMEMBERED_FAILURES: Final = 8
 _REMEMBERED_DECISIONS: Final = 32
 
 
-def take_outcome(head: Head, outcome: Outcome, now: Instant, contract: Contract) -> Stepped:
+def take_outcome(head: Head, outcome: Outcome, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     """Takes what became of a command."""
     pending = head.pending
     if pending is None or pending.command.command_id != outcome.command_id:
         if outcome.command_id in head.settled:
             return Stepped(head)
         return Stepped(head, (Reject("is of a command that was never sent to this resource", "command_id"),))
-    match outcome.status:
-        case "applied" | "already_applied":
-            return _with_observed(_settle(_applied(head, pending, now), pending), outcome, now, contract)
-        case "conflict":
-            # The target has changed since: what it holds now decides anew.
-            return _with_observed(_settle(head, pending), outcome, now, contract)
-        case "transient":
-            return _retry(head, pending, outcome.retry_after_s, outcome.error or "", now, contract)
-        case "permanent" | "rejected":
-            return _give_up(head, pending, outcome.error or "the target gave no reason", now, contract)
-
-
-def _settle(head: Head, pending: Pending) -> Head:
-    settled = [*head.settled, pending.command.command_id][-_REMEMBERED_COMMANDS:]
-    return msgspec.structs.replace(head, pending=None, settled=settled)
+    if outcome.status == "transient":
+        return _retry(head, pending, outcome.retry_after_s, outcome.error or "", now, history, contract)
+    if pending.sent is not None:
+        settled = take_sent_outcome(head, outcome, now, history, contract)
+    elif outcome.status in ("permanent", "rejected"):
+        return _give_up(head, pending, outcome.error or "the target gave no reason", now, contract)
+    else:
+        # Where the target has changed since, what it holds now decides anew.
+        settled = Stepped(settle(_applied(head, pending, now) if outcome.status != "conflict" else head))
+    settled = then(settled, history, lambda after, later: _with_observed(after, outcome, now, later, contract))
+    return then(settled, history, lambda after, later: advance(after, now, later, contract))
 
 
 def _applied(head: Head, pending: Pending, now: Instant) -> Head:
@@ -49,29 +49,51 @@ def _applied(head: Head, pending: Pending, now: Instant) -> Head:
     return msgspec.structs.replace(head, corrected=corrected, last_write_at=max(now, head.last_write_at or now))
 
 
-def _with_observed(head: Head, outcome: Outcome, now: Instant, contract: Contract) -> Stepped:
+def _with_observed(head: Head, outcome: Outcome, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     if outcome.observed is None:
         return Stepped(head)
-    return take_observation(head, outcome.observed, now, contract, is_outcome=True)
+    return take_observation(head, outcome.observed, now, history, contract, is_outcome=True)
 
 
 def _retry(
-    head: Head, pending: Pending, retry_after_s: float | None, error: str, now: Instant, contract: Contract
+    head: Head,
+    pending: Pending,
+    retry_after_s: float | None,
+    error: str,
+    now: Instant,
+    history: HistoryReader,
+    contract: Contract,
+    *,
+    is_timeout: bool = False,
 ) -> Stepped:
     """Waits for the next attempt, or gives up after the last."""
     attempt, retry = pending.command.attempt, contract.retry
     if attempt >= retry.attempts:
-        return _give_up(head, pending, f"after {attempt} attempts: {error or 'no answer'}", now, contract)
-    wait_s = max(min(retry.first_s * retry.factor ** (attempt - 1), retry.cap_s), retry_after_s or 0.0)
-    waiting = msgspec.structs.replace(pending, retry_at=now + int(wait_s * SECOND))
-    return Stepped(msgspec.structs.replace(head, pending=waiting))
+        error = f"after {attempt} attempts: {error or 'no answer'}"
+        if pending.sent is not None:
+            return doubt(head, error, is_timeout, now, history, contract)
+        return _give_up(head, pending, error, now, contract)
+    wait_s = min(retry.first_s * retry.factor ** (attempt - 1), retry.cap_s) * jitter(pending.command)
+    waiting = msgspec.structs.replace(pending, retry_at=now + int(max(wait_s, retry_after_s or 0.0) * SECOND))
+    after = msgspec.structs.replace(head, pending=waiting)
+    if pending.sent is None:
+        return Stepped(after)
+    order, more = pending.sent.order, {"error": error or None, "is_timeout": is_timeout}
+    return Stepped(after, (report(order, "retrying", now, pending.command, **more),))
+
+
+def jitter(command: Command) -> float:
+    """What a wait is multiplied by, from 0.75 to 1.25: always alike for one attempt at one command, so that commands that
+    failed together aren't all sent again together, and a replay waits as long."""
+    seed = hashlib.blake2b(f"{command.command_id} {command.attempt}".encode(), digest_size=4).digest()
+    return 0.75 + 0.5 * int.from_bytes(seed, "big") / 2**32
 
 
 def _give_up(head: Head, pending: Pending, error: str, now: Instant, contract: Contract) -> Stepped:
     """A command failed for good: it isn't sent again for this drift, and the contract says what happens else."""
     command = pending.command
-    head = _settle(head, pending)
-    head = msgspec.structs.replace(head, failed=[*head.failed, signature(command)][-_REMEMBERED_COMMANDS:])
+    head = settle(head)
+    head = msgspec.structs.replace(head, failed=[*head.failed, signature(command)][-_REMEMBERED_FAILURES:])
     message = f"Putting {head.resource} right failed: {error}."
     if contract.fallback == "skip":
         return Stepped(head, (alert("correction_failed", head.resource, message, now, command.command_id),))
@@ -79,21 +101,27 @@ def _give_up(head: Head, pending: Pending, error: str, now: Instant, contract: C
 
 
 def due_at(head: Head) -> Instant | None:
-    """When the head next wants to be reminded: of a retry, or of an outcome that should have come."""
-    if head.pending is None:
-        return None
-    return head.pending.deadline_at if head.pending.retry_at is None else head.pending.retry_at
+    """When the head next wants to be reminded: of a retry, of an outcome that should have come, or of a step that has waited
+    long enough for an observation."""
+    if head.pending is not None:
+        return head.pending.deadline_at if head.pending.retry_at is None else head.pending.retry_at
+    return head.steps[0].give_up_at if head.steps else None
 
 
-def take_timer(head: Head, now: Instant, contract: Contract) -> Stepped:
+def take_timer(head: Head, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     """Does what is due."""
     due, pending = due_at(head), head.pending
-    if due is None or pending is None or now < due:
+    if due is None or now < due:
         return Stepped(head)
+    if pending is None or (pending.sent is not None and pending.sent.doubt is not None):
+        return give_up(head, now, history, contract)
     if pending.retry_at is None:
-        return _retry(head, pending, None, "no outcome came in time", now, contract)
+        return _retry(head, pending, None, "no outcome came in time", now, history, contract, is_timeout=True)
     command = msgspec.structs.replace(pending.command, attempt=pending.command.attempt + 1)
-    return send(head, command, now, contract)
+    stepped = dispatch(head, command, now, contract, pending.sent)
+    if pending.sent is None:
+        return stepped
+    return Stepped(stepped.head, (*stepped.effects, report(pending.sent.order, "sent", now, command)))
 
 
 def take_decision(head: Head, decision: Decision, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:

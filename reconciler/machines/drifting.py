@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import msgspec
 
 from reconciler.contracts.model import Contract
-from reconciler.drift.compare import compare, is_empty, is_settling
+from reconciler.drift.compare import compare
 from reconciler.drift.correct import correction
-from reconciler.history.entry import Entry, Facts
-from reconciler.history.members import STEPPED
-from reconciler.history.tree import Editor, node_of
-from reconciler.machines.head import ACTION_PREFIX, OBSERVATION_ENTRY, Drift, Head, Hold, Pending, encode
-from reconciler.machines.protocol import AppendHistory, Effect, EmitCommand, EmitDrift, Reject
-from reconciler.machines.taking import Stepped, alert
-from reconciler.records import Action, Actor, Command, DriftEvent, DriftStatus, FieldDrift, Observation, Verdict
+from reconciler.machines.head import Adopted, Drift, Head, Hold, Pending, Sent
+from reconciler.machines.protocol import Effect, EmitCommand, EmitDrift
+from reconciler.machines.recording import Stepped, digest, record_adoption
+from reconciler.machines.taking import alert
+from reconciler.records import Command, DriftEvent, DriftStatus, FieldDrift, Observation, Verdict
 from reconciler.values.instant import SECOND, Instant
-from reconciler.values.json_value import ABSENT, Json, canonical, same
-from reconciler.values.pointer import tokens_of
+from reconciler.values.json_value import same
 
 FIGHT_WINDOW: Final = 3_600 * SECOND
 FIGHT_CORRECTIONS: Final = 3
@@ -32,37 +28,13 @@ _EXPIRY_IN_ACK_TIMES: Final = (
     10  # a command that lay so many times its acknowledgement's time is not carried out any more
 )
 
+_REMEMBERED_COMMANDS: Final = 8  # settled commands whose outcomes, should they come again, are recognised
 
-def take_observation(
-    head: Head, observation: Observation, now: Instant, contract: Contract, *, is_outcome: bool = False
-) -> Stepped:
-    """Takes an observation. One that an outcome carries was made by who had just written, and needs no settling."""
-    at = now if observation.observed_at is None else min(observation.observed_at, now)
-    if observation.exists is None:
-        return Stepped(msgspec.structs.replace(head, unknown=observation.reason or "the target did not say why"))
-    if is_empty(head.tree, observation):
-        return Stepped(msgspec.structs.replace(head, unknown="the target named no field of it at all"))
-    if head.observed_at is not None and at <= head.observed_at:
-        if is_outcome or at == head.observed_at:
-            return Stepped(head)
-        reason = "is older than the last observation of this resource, and says nothing new; check the sampler's clock"
-        return Stepped(head, (Reject(reason, "observed_at"),))
-    head = msgspec.structs.replace(head, observed_at=at, unknown=None, in_flight=_still_in_flight(head, at, contract))
-    stored: tuple[Effect, ...] = (AppendHistory(OBSERVATION_ENTRY, encode(observation)),)
-    since = max(head.in_flight.values(), default=None)
-    if head.pending is not None or since is not None:
-        return Stepped(head, stored)
-    if not is_outcome and is_settling(contract, head.last_write_at, None, at):
-        return Stepped(head, stored)
+
+def judge(head: Head, observation: Observation, now: Instant, contract: Contract) -> Stepped:
+    """What an observation says about drift, that is neither too early nor stale, while nothing is under way."""
     verdict, changes = compare(head.tree, observation, contract)
-    judged = _judge(head, verdict, changes, observation, now, contract)
-    return Stepped(judged.head, stored + judged.effects)
-
-
-def _still_in_flight(head: Head, at: Instant, contract: Contract) -> dict[str, Instant]:
-    if not head.in_flight:
-        return head.in_flight
-    return {name: since for name, since in head.in_flight.items() if at - since < contract.timing.in_flight_s * SECOND}
+    return _judge(head, verdict, changes, observation, now, contract)
 
 
 def _judge(
@@ -95,7 +67,7 @@ def _drift(head: Head, verdict: Verdict, changes: list[FieldDrift], observation:
     """The open drift after this observation; a path's count goes on as long as it is seen again."""
     before = {} if head.drift is None else head.drift.seen
     return Drift(
-        drift_id=_digest(head.resource, "drift", head.observed_at) if head.drift is None else head.drift.drift_id,
+        drift_id=digest(head.resource, "drift", head.observed_at) if head.drift is None else head.drift.drift_id,
         verdict=verdict,
         changes=changes,
         seen={change.path: before.get(change.path, 0) + 1 for change in changes},
@@ -117,7 +89,7 @@ def drift_event(
             changes=[] if status == "closed" else drift.changes,
             occurred_at=now,
             observed_at=drift.observed_at,
-            command_id=head.settled[-1] if status == "closed" and head.settled else None,
+            command_id=head.settled[-1] if status == "closed" and head.settled and not reason else None,
             reason=reason,
             contract=f"{contract.name}@{contract.version}",
         )
@@ -143,23 +115,10 @@ def _adopt(head: Head, now: Instant, contract: Contract) -> Stepped | None:
 def adopt(head: Head, changes: list[FieldDrift], now: Instant, contract: Contract) -> Stepped:
     """Takes the actual values of some fields as expected: an external write goes into the history."""
     assert head.drift is not None
-    number = head.entries + 1
-    editor = Editor(head.tree)
-    for change in sorted(changes, key=lambda item: tokens_of(item.path)):
-        editor.write(tokens_of(change.path), node_of(change.actual, -number), -number)
-    facts = Facts(
-        external_set={change.path: change.actual for change in changes if change.actual is not ABSENT},
-        external_unset=[change.path for change in changes if change.actual is ABSENT],
-        was={
-            change.path: [] if change.expected is ABSENT else [change.expected]
-            for change in changes
-            if contract.rule(change.path).kind in STEPPED
-        },
-    )
-    entry = Entry(number=number, action=_adoption(head, now), facts=facts)
+    fields = [Adopted(path=change.path, value=change.actual) for change in changes]
+    identity = digest(head.resource, "adoption", head.drift.drift_id, head.entries)
+    after, effects = record_adoption(head, fields, identity, now, contract)
     left = [change for change in head.drift.changes if all(change.path != item.path for item in changes)]
-    effects: tuple[Effect, ...] = (AppendHistory(ACTION_PREFIX + entry.action.action_id, encode(entry)),)
-    after = msgspec.structs.replace(head, tree=editor.root, entries=number)
     if left:
         drift = msgspec.structs.replace(head.drift, changes=left)
         after = msgspec.structs.replace(after, drift=drift)
@@ -168,21 +127,12 @@ def adopt(head: Head, changes: list[FieldDrift], now: Instant, contract: Contrac
     return Stepped(msgspec.structs.replace(after, drift=None, failed=[]), (*effects, event))
 
 
-def _adoption(head: Head, now: Instant) -> Action:
-    """The action in whose stead an adoption stands in the history: it writes nothing itself."""
-    assert head.drift is not None
-    identity = _digest(head.resource, "adoption", head.drift.drift_id, head.entries)
-    return Action(
-        stage="succeeded",
-        run_id="reconciler",
-        step_id="adopt",
-        occurred_at=now,
-        resource=head.resource,
-        operation="effect",
-        operation_id=f"adopt/{identity}",
-        action_id=f"adopt/{identity}",
-        actor=Actor(id="reconciler", kind="service"),
-    )
+def close_drift(head: Head, now: Instant, contract: Contract, reason: str) -> Stepped:
+    """Ends an open drift for a reason that isn't a correction; the next observation opens what is left of it."""
+    if head.drift is None:
+        return Stepped(head)
+    event = drift_event(head, head.drift, "closed", now, contract, reason)
+    return Stepped(msgspec.structs.replace(head, drift=None, failed=[]), (event,))
 
 
 def correct(
@@ -218,17 +168,24 @@ def _backoff_s(corrections: int) -> float:
 
 
 def send(head: Head, command: Command, now: Instant, contract: Contract) -> Stepped:
-    """Sends a command, or sends it once more."""
+    """Sends a correction. The same drift corrected twice is two commands."""
+    identity = digest(command.command_id, head.observed_at, now)
+    return dispatch(head, msgspec.structs.replace(command, command_id=identity), now, contract)
+
+
+def dispatch(head: Head, command: Command, now: Instant, contract: Contract, sent: Sent | None = None) -> Stepped:
+    """Sends a command, or sends it once more: the same id tells that it is the same."""
     ack_within = int(contract.service.ack_within_s * SECOND)
-    command = msgspec.structs.replace(
-        command,
-        # The same drift corrected twice is two commands; a command that is sent twice is one.
-        command_id=command.command_id if command.attempt > 1 else _digest(command.command_id, head.observed_at, now),
-        issued_at=now,
-        expires_at=now + _EXPIRY_IN_ACK_TIMES * ack_within,
-    )
-    pending = Pending(command=command, deadline_at=now + ack_within)
+    command = msgspec.structs.replace(command, issued_at=now, expires_at=now + _EXPIRY_IN_ACK_TIMES * ack_within)
+    pending = Pending(command=command, deadline_at=now + ack_within, sent=sent)
     return Stepped(msgspec.structs.replace(head, pending=pending), (EmitCommand(command),))
+
+
+def settle(head: Head) -> Head:
+    """The pending command has come to an end, and its outcome is known again if it is told again."""
+    assert head.pending is not None
+    settled = [*head.settled, head.pending.command.command_id][-_REMEMBERED_COMMANDS:]
+    return msgspec.structs.replace(head, pending=None, settled=settled)
 
 
 def hold(head: Head, kind: str, reason: str, now: Instant, contract: Contract) -> Stepped:
@@ -242,7 +199,7 @@ def hold(head: Head, kind: str, reason: str, now: Instant, contract: Contract) -
 
 def signature(command: Command) -> str:
     """What a command would do, whenever it is sent: two of one signature are the same command for the same drift."""
-    return _digest(command.action, [msgspec.to_builtins(change) for change in command.changes])
+    return digest(command.action, [msgspec.to_builtins(change) for change in command.changes])
 
 
 def _same_changes(one: list[FieldDrift], other: list[FieldDrift]) -> bool:
@@ -253,7 +210,3 @@ def _same_changes(one: list[FieldDrift], other: list[FieldDrift]) -> bool:
         and same(left.actual, right.actual)
         for left, right in zip(one, other, strict=True)
     )
-
-
-def _digest(*inputs: Json) -> str:
-    return hashlib.blake2b(canonical(list(inputs)), digest_size=16).hexdigest()

@@ -12,8 +12,9 @@ from reconciler.history.entry import Entry
 from reconciler.history.resource import EMPTY_BASE, Base, ResourceHistory
 from reconciler.history.tree import UNKNOWN, Node
 from reconciler.machines.protocol import HistoryReader
-from reconciler.records import Command, Dossier, FieldDrift, Observation, Verdict
+from reconciler.records import Command, Dossier, FieldDrift, Observation, UndoStep, Verdict
 from reconciler.values.instant import Instant
+from reconciler.values.json_value import ABSENT, Absent, Json
 
 ACTION_PREFIX: Final = "a:"
 BASE_ENTRY: Final = "base"
@@ -36,12 +37,64 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     observed_at: Instant | None = None
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step of a rollback that waits for its turn, and then for an observation."""
+
+    order: UndoStep
+    fresh_at: Instant
+    """Only an observation made then, or later, says what the step has to know."""
+    give_up_at: Instant | None = None
+    """When it has waited long enough; None until it is its turn."""
+    tries: int = 0
+    """How often its command was refused because the target had changed."""
+
+
+class Adopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value of somebody else's that an undo keeps, to be taken as expected."""
+
+    path: str
+    value: Json | Absent = ABSENT
+
+
+class Doubt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The command is out of attempts, and nobody knows whether the target carried it out: an observation tells."""
+
+    since_at: Instant
+    until_at: Instant
+    """Until then it may still be carried out."""
+    error: str
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the pending command is to a rollback."""
+
+    order: UndoStep
+    reversals: list[str] = []
+    """The action_ids of the reversals that were written down when the command was sent: taken back if it fails for good."""
+    adopt: list[Adopted] = []
+    tries: int = 0
+    doubt: Doubt | None = None
+
+
 class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A command that was sent and of which the outcome isn't known, or that is to be sent once more at ``retry_at``."""
 
     command: Command
     deadline_at: Instant
     retry_at: Instant | None = None
+    sent: Sent | None = None
+    """Of a rollback's command."""
+
+
+class Unverified(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step that was applied, by the word of the target, and is to be seen."""
+
+    rollback_id: str
+    step_id: str
+    command_id: str
+    paths: list[str]
+    applied_at: Instant
+    traceparent: str | None = None
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,6 +136,13 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ids of the last commands of which the outcome is known, so that an outcome that comes again is recognised."""
     decided: list[str] = []
     """The ids of people's last decisions, likewise."""
+    echoed: list[str] = []
+    """The action_ids of the last echoes of our own commands, likewise."""
+    steps: list[Waiting] = []
+    """Steps of rollbacks whose turn has not come, or that wait for an observation."""
+    unverified: list[Unverified] = []
+    stepped: list[str] = []
+    """The ids of the last steps that are over, so that one that comes again is recognised."""
 
 
 _head_decoder: Final = msgspec.json.Decoder(Head)

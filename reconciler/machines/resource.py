@@ -1,10 +1,12 @@
 """The resource machine: one pure function from the head of a resource and an event to a new head and effects.
 
 action       taking        fold it, append it to the history
-observation  drifting      compare, confirm, report, adopt or correct
+observation  observing     go on with what waited for it; verify what was undone; or, about drift (drifting):
+                           compare, confirm, report, adopt or correct
 outcome      commanding    settle the pending command, retry it or give up
-timer        commanding    retries and outcomes that did not come
+timer        commanding    retries, and outcomes and observations that did not come
 decision     commanding    a person holds, releases, adopts or puts right
+undo step    undoing       undo, compensate or withdraw for a rollback
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from __future__ import annotations
 from reconciler.contracts.model import ContractSet
 from reconciler.history.tree import Unknown
 from reconciler.machines.commanding import due_at, take_decision, take_outcome, take_timer
-from reconciler.machines.drifting import take_observation
 from reconciler.machines.head import Head, decode_head, encode
-from reconciler.machines.protocol import Effect, Event, HistoryReader, Reject
+from reconciler.machines.observing import take_observation
+from reconciler.machines.protocol import Effect, Event, HistoryReader
+from reconciler.machines.recording import Stepped
 from reconciler.machines.sampling import SamplingNeeds
-from reconciler.machines.taking import Stepped, take_action
+from reconciler.machines.taking import take_action
+from reconciler.machines.undoing import take_step
 from reconciler.records import Action, Decision, Observation, Outcome, Timer, UndoStep
 from reconciler.values.instant import SECOND
 
@@ -58,15 +62,15 @@ class ResourceMachine:
             case Action():
                 return take_action(head, event, now, history, contract)
             case Observation():
-                return take_observation(head, event, now, contract)
+                return take_observation(head, event, now, history, contract)
             case Outcome():
-                return take_outcome(head, event, now, contract)
+                return take_outcome(head, event, now, history, contract)
             case Timer():
-                return take_timer(head, now, contract)
+                return take_timer(head, now, history, contract)
             case Decision():
                 return take_decision(head, event, now, history, contract)
             case UndoStep():
-                return Stepped(head, (Reject("is an undo step, which this version doesn't carry out"),))
+                return take_step(head, event, now, history, contract)
 
     def sampling_needs(self, state: object) -> SamplingNeeds:
         """What the sampler needs to know of a head."""
@@ -78,10 +82,13 @@ def sampling_needs(head: Head, contracts: ContractSet) -> SamplingNeeds:
     """What the sampler needs to know of a head."""
     contract = contracts.for_resource(head.resource)
     since = max(head.in_flight.values(), default=None)
+    unseen = head.unverified[-1].command_id if head.unverified else None
+    awaited = head.steps[0].order if head.steps and head.pending is None else None
     return SamplingNeeds(
-        watched=not isinstance(head.tree, Unknown),
+        watched=not isinstance(head.tree, Unknown) or awaited is not None,
         open_drift=None if head.drift is None else head.drift.drift_id,
-        pending_command=None if head.pending is None else head.pending.command.command_id,
+        pending_command=unseen if head.pending is None else head.pending.command.command_id,
+        undo_step=None if awaited is None else f"{awaited.step_id} {head.steps[0].tries}",
         last_write_at=head.last_write_at,
         in_flight_until=None if since is None else since + int(contract.timing.in_flight_s * SECOND),
         last_observed_at=head.observed_at,

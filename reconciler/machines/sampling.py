@@ -20,6 +20,8 @@ class SamplingNeeds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The drift_id of a drift that is open, or seen and not yet confirmed: the next observation decides."""
     pending_command: str | None = None
     """The command_id of a command whose effect at the target has not been seen yet."""
+    undo_step: str | None = None
+    """The step of a rollback that waits for an observation made from now on, whatever was written lately: at once."""
     last_write_at: Instant | None = None
     """When the target was last written, as far as is known. Until the contract's settle time is over observations say nothing."""
     in_flight_until: Instant | None = None
@@ -30,4 +32,4 @@ class SamplingNeeds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def wants_attention(self) -> bool:
         """Whether the next observation is waited for."""
-        return self.open_drift is not None or self.pending_command is not None
+        return self.open_drift is not None or self.pending_command is not None or self.undo_step is not None

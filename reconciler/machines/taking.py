@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -11,36 +10,34 @@ from reconciler.contracts.model import Contract
 from reconciler.history.chain import linked
 from reconciler.history.entry import Entry
 from reconciler.history.fold import fold
-from reconciler.history.resource import MAX_OPERATIONS, collapse
 from reconciler.json_form import action_digest
 from reconciler.machines.head import (
     ACTION_PREFIX,
-    BASE_ENTRY,
     Head,
     encode,
     entry_of,
     history_of,
     last_observation,
 )
-from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, EmitAlert, HistoryReader
+from reconciler.machines.protocol import AppendHistory, EmitAlert, HistoryReader
+from reconciler.machines.recording import Stepped, collapsed, digest, then
 from reconciler.records import Action, Alert, Observation
 from reconciler.values.instant import SECOND, Instant
-from reconciler.values.json_value import Json, canonical
+from reconciler.values.json_value import Json
 
-_COLLAPSED_AT_ONCE: Final = 100  # the history is rewritten once for so many operations beyond the bound
+_REMEMBERED_ECHOES: Final = 8
 _REMEMBERED_IN_FLIGHT: Final = 1_000  # operations that began and never ended; the oldest are forgotten
-
-
-class Stepped(NamedTuple):
-    """A new head and what is to happen."""
-
-    head: Head
-    effects: tuple[Effect, ...] = ()
 
 
 def take_action(head: Head, action: Action, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     """Takes an action of whatever stage. An action that was taken before changes nothing."""
     links, chain = head.links + 1, linked(head.chain, action)
+    if action.origin is not None and _is_ours(head, action.origin):
+        # What the target reports of our own correction: the history has it already, as what was expected or undone.
+        if action.action_id in head.echoed:
+            return Stepped(head)
+        echoed = [*head.echoed, action.action_id][-_REMEMBERED_ECHOES:]
+        return Stepped(msgspec.structs.replace(head, links=links, chain=chain, echoed=echoed))
     if action.stage == "initiated":
         in_flight = {**head.in_flight, action.operation_id: min(action.occurred_at, now)}
         while len(in_flight) > _REMEMBERED_IN_FLIGHT:
@@ -77,11 +74,14 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
         links=links,
         chain=chain,
     )
-    effects: tuple[Effect, ...] = (AppendHistory(ACTION_PREFIX + action.action_id, encode(entry)),)
-    if number - head.collapsed > MAX_OPERATIONS + _COLLAPSED_AT_ONCE:
-        head, collapsing = _collapse(head, entry, history, contract)
-        effects += collapsing
-    return Stepped(head, effects)
+    stepped = Stepped(head, (AppendHistory(ACTION_PREFIX + action.action_id, encode(entry)),))
+    return then(stepped, history, lambda after, later: collapsed(after, later, contract))
+
+
+def _is_ours(head: Head, command_id: str) -> bool:
+    """Whether a command of this resource bears the id."""
+    is_pending = head.pending is not None and head.pending.command.command_id == command_id
+    return is_pending or command_id in head.settled
 
 
 def _again(head: Head, known: Entry, action: Action, now: Instant) -> Stepped:
@@ -104,7 +104,7 @@ def _link(head: Head, known: Entry, action: Action) -> Stepped:
 
 def alert(kind: str, resource: str, message: str, now: Instant, *about: Json) -> EmitAlert:
     """An alert, whose id is a function of what it is about."""
-    identity = hashlib.blake2b(canonical([kind, resource, *about]), digest_size=16).hexdigest()
+    identity = digest(kind, resource, *about)
     return EmitAlert(Alert(alert_id=identity, subject=resource, kind=kind, message=message, occurred_at=now))
 
 
@@ -117,17 +117,3 @@ def _pre_state(action: Action, history: HistoryReader, contract: Contract) -> Ob
         return None
     age = action.occurred_at - seen.observed_at
     return seen if 0 <= age <= contract.timing.pre_state_max_age_s * SECOND else None
-
-
-def _collapse(head: Head, newest: Entry, history: HistoryReader, contract: Contract) -> tuple[Head, tuple[Effect, ...]]:
-    """The oldest entries beyond the bound become part of the base."""
-    whole = history_of(head, history, contract)
-    bound = newest.number - MAX_OPERATIONS
-    dropped = tuple(ACTION_PREFIX + entry.action.action_id for entry in whole.entries if entry.number <= bound)
-    collapsed = msgspec.structs.replace(
-        head, collapsed=bound, undone=[number for number in head.undone if number > bound]
-    )
-    return collapsed, (
-        AppendHistory(BASE_ENTRY, encode(collapse(whole, bound, frozenset(head.undone)))),
-        DropHistory(dropped),
-    )

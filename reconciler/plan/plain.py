@@ -75,9 +75,10 @@ def known_at(node: Known, tokens: Tokens) -> Known:
 def replayed(entries: Iterable[Entry], undone: AbstractSet[int], start: Known = UNKNOWN) -> Known:
     """What is expected after all entries but those undone: the base first, then everybody's writes in their order."""
     entries = list(entries)
-    root = start
+    found_out: Known = UNKNOWN
     for entry in entries:
-        root = _with_base(root, entry)
+        found_out = _with_base(found_out, entry)
+    root = _over(start, found_out)
     for entry in entries:
         for tokens, value in entry.external_writes():
             root = _put(root, tokens, known(value))
@@ -85,6 +86,17 @@ def replayed(entries: Iterable[Entry], undone: AbstractSet[int], start: Known = 
             for tokens, value in entry.writes():
                 root = _put(root, tokens, known(value))
     return root
+
+
+def _over(upper: Known, lower: Known) -> Known:
+    """What is known, and where nothing is, what else is known."""
+    if upper is UNKNOWN:
+        return lower
+    if type(upper) is not Tree or type(lower) is not Tree:
+        return upper
+    names = {**upper.members, **lower.members}
+    members = {name: _over(member_of(upper, name), member_of(lower, name)) for name in names}
+    return Tree(upper.is_open and lower.is_open, members)
 
 
 def _with_base(root: Known, entry: Entry) -> Known:

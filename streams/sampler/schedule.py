@@ -309,9 +309,12 @@ class Schedule:
     def _wanted_at(self, seat: Seat, now: Instant) -> Instant | None:
         """When a seat wants to be read out of turn; None where its slot will do."""
         ready = ready_at(seat.needs, seat.timing)
+        if seat.needs.undo_step is not None and seat.looks <= 0:
+            return now
         if seat.needs.wants_attention:
             gap = self._pace.attention_first << min(max(seat.looks, 0), _MAX_DOUBLINGS)
-            return max(now + _jittered(gap, seat), ready or 0)
+            wanted = now + _jittered(gap, seat)
+            return wanted if seat.needs.undo_step is not None else max(wanted, ready or 0)
         if ready is None or (seat.read_at is not None and seat.read_at >= ready):
             return None
         # What was written longer ago comes from a backlog: all of it at once would be a stampede.
@@ -363,6 +366,7 @@ def _ask_the_same(left: SamplingNeeds, right: SamplingNeeds) -> bool:
     return (
         left.open_drift == right.open_drift
         and left.pending_command == right.pending_command
+        and left.undo_step == right.undo_step
         and left.last_write_at == right.last_write_at
         and left.in_flight_until == right.in_flight_until
     )

@@ -11,14 +11,16 @@ from reconciler.machines.protocol import (
     AppendHistory,
     DropHistory,
     Effect,
+    EmitAction,
     EmitAlert,
     EmitCommand,
     EmitDrift,
+    EmitReport,
     Event,
     Reject,
 )
 from reconciler.machines.resource import ResourceMachine
-from reconciler.records import Alert, Command, DriftEvent, Observation, Outcome, Timer
+from reconciler.records import Action, Alert, Command, DriftEvent, Observation, Outcome, StepReport, Timer
 from reconciler.values.instant import SECOND
 from tests.core.histories import RESOURCE
 
@@ -106,6 +108,14 @@ def drifts(effects: tuple[Effect, ...]) -> list[DriftEvent]:
 
 def alerts(effects: tuple[Effect, ...]) -> list[Alert]:
     return [effect.alert for effect in effects if isinstance(effect, EmitAlert)]
+
+
+def reports(effects: tuple[Effect, ...]) -> list[StepReport]:
+    return [effect.report for effect in effects if isinstance(effect, EmitReport)]
+
+
+def reversals(effects: tuple[Effect, ...]) -> list[Action]:
+    return [effect.action for effect in effects if isinstance(effect, EmitAction)]
 
 
 def rejections(effects: tuple[Effect, ...]) -> list[Reject]:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from reconciler.contracts.model import Contract, Existence, FieldRule, Retry
 from reconciler.history.resource import MAX_OPERATIONS, ResourceHistory
 from reconciler.history.tree import Leaf, Object, Unknown, equal, known_value, node_at
+from reconciler.machines.commanding import jitter
 from reconciler.machines.head import Head, history_of
-from reconciler.records import Action, Actor, Change, Decision, Observation, Outcome
+from reconciler.records import Action, Actor, Change, Command, Decision, Observation, Outcome
 from reconciler.values.instant import SECOND
 from tests.core.histories import RESOURCE, make_action, wild_actions
 from tests.core.machine_bench import Bench, alerts, commands, drifts, rejections
@@ -122,24 +123,31 @@ def test_a_transient_failure_is_retried_with_backoff_and_then_people_are_told() 
     first = bench.head.pending
     assert first is not None
     bench.outcome(201, "transient", error="busy")
-    assert bench.machine.due_at(bench.head) == 203 * SECOND
+    assert bench.machine.due_at(bench.head) == int((201 + 2 * jitter(first.command)) * SECOND)
     assert not commands(bench.tick(202))
-    (second,) = commands(bench.tick(203))
+    (second,) = commands(bench.tick(204))
     assert (second.attempt, second.command_id) == (2, first.command.command_id)
     bench.outcome(204, "transient")
-    assert bench.machine.due_at(bench.head) == 210 * SECOND
-    assert commands(bench.tick(210))
-    (alert,) = alerts(bench.outcome(211, "transient", error="still busy"))
+    assert bench.machine.due_at(bench.head) == int((204 + 6 * jitter(second)) * SECOND)
+    assert commands(bench.tick(212))
+    (alert,) = alerts(bench.outcome(213, "transient", error="still busy"))
     assert "after 3 attempts" in alert.message
     assert bench.head.hold is not None
     assert not commands(bench.observe(400, {"phone": "3"}))
+
+
+def test_waits_are_spread_and_always_alike_for_one_attempt() -> None:
+    commands_ = [Command(command_id=f"c{number}", resource=RESOURCE, action="patch") for number in range(200)]
+    spread = sorted(map(jitter, commands_))
+    assert 0.75 <= spread[0] < 0.8 and 1.2 < spread[-1] <= 1.25
+    assert [jitter(command) for command in commands_] == [jitter(command) for command in commands_]
 
 
 def test_an_outcome_that_never_comes_is_a_time_out() -> None:
     bench = drifted()
     assert bench.machine.due_at(bench.head) == 260 * SECOND
     bench.tick(260)
-    (again,) = commands(bench.tick(262))
+    (again,) = commands(bench.tick(263))
     assert again.attempt == 2
 
 
