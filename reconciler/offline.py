@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from reconciler.contracts.masking import masked_drift
 from reconciler.contracts.model import ContractSet
 from reconciler.drift.compare import compare, is_settling
 from reconciler.drift.correct import correction
@@ -104,11 +105,12 @@ def diffed(
     _remark(estate, remarks)
     latest = latest_observations(observations)
     for resource in sorted(estate.histories):
-        verdict, changes, command = judged(estate.histories[resource], latest.get(resource))
+        history = estate.histories[resource]
+        verdict, changes, command = judged(history, latest.get(resource))
         yield {
             "resource": resource,
             "verdict": verdict,
-            "changes": [to_json(change) for change in changes],
+            "changes": [to_json(masked_drift(history.contract, change)) for change in changes],
             "command": None if command is None else to_json(command),
         }
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from reconciler.contracts.model import Contract
+from reconciler.records import FieldDrift
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.pointer import path_of, tokens_of
 
@@ -41,6 +44,15 @@ def is_masked(contract: Contract, path: str, value: Json | Absent) -> bool:
 
 def _has_sensitive(contract: Contract) -> bool:
     return any(rule.sensitive for rule in contract.fields.values())
+
+
+def masked_drift(contract: Contract, change: FieldDrift) -> FieldDrift:
+    """A field that drifted, as people may see it."""
+    return msgspec.structs.replace(
+        change,
+        expected=masked(contract, change.path, change.expected),
+        actual=masked(contract, change.path, change.actual),
+    )
 
 
 def shown_error(contract: Contract, error: str | None) -> str:

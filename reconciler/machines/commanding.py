@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from reconciler.contracts.masking import shown_error
 from reconciler.contracts.model import Contract
 from reconciler.machines.drifting import adopt, correct, dispatch, hold, settle, signature
 from reconciler.machines.head import Head, Pending, last_observation
@@ -94,7 +95,7 @@ def _give_up(head: Head, pending: Pending, error: str, now: Instant, contract: C
     command = pending.command
     head = settle(head)
     head = msgspec.structs.replace(head, failed=[*head.failed, signature(command)][-_REMEMBERED_FAILURES:])
-    message = f"Putting {head.resource} right failed: {error}."
+    message = f"Putting {head.resource} right failed: {shown_error(contract, error)}."
     if contract.fallback == "skip":
         return Stepped(head, (alert("correction_failed", head.resource, message, now, command.command_id),))
     return hold(head, "failure", f"{message} Mend the cause, then release the hold.", now, contract)

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from reconciler.contracts.masking import masked_drift
 from reconciler.contracts.model import Contract
 from reconciler.drift.compare import compare
 from reconciler.drift.correct import correction
@@ -79,14 +80,14 @@ def _drift(head: Head, verdict: Verdict, changes: list[FieldDrift], observation:
 def drift_event(
     head: Head, drift: Drift, status: DriftStatus, now: Instant, contract: Contract, reason: str = ""
 ) -> EmitDrift:
-    """What is published about a drift."""
+    """What is published about a drift, for people to see."""
     return EmitDrift(
         DriftEvent(
             drift_id=drift.drift_id,
             resource=head.resource,
             status=status,
             verdict="in_sync" if status == "closed" else drift.verdict,
-            changes=[] if status == "closed" else drift.changes,
+            changes=[] if status == "closed" else [masked_drift(contract, change) for change in drift.changes],
             occurred_at=now,
             observed_at=drift.observed_at,
             command_id=head.settled[-1] if status == "closed" and head.settled and not reason else None,

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from reconciler.contracts.loader import load_contracts
+from reconciler.contracts.masking import masked_drift
+from reconciler.contracts.model import Contract, ContractSet
 from reconciler.json_form import to_json
 from reconciler.machines.head import Head
 from reconciler.values.instant import format_instant
@@ -48,7 +51,9 @@ def list_drift(bootstrap_servers: str | None, is_json: bool) -> None:
     """Every open drift."""
     heads = [head for head in _heads(bootstrap_servers) if head.drift is not None]
     if is_json:
-        print_json_lines(_drift_row(head) for head in heads)
+        folder = load_settings().contracts_dir
+        contracts = ContractSet() if folder is None else load_contracts(folder)
+        print_json_lines(_drift_row(head, contracts.for_resource(head.resource)) for head in heads)
         return
     rows = [
         (head.resource, head.drift.verdict, ", ".join(change.path or "the record" for change in head.drift.changes))
@@ -123,13 +128,13 @@ def _heads(bootstrap_servers: str | None) -> list[Head]:
     return sorted(read_heads(settings, codec_of(settings)), key=lambda head: head.resource)
 
 
-def _drift_row(head: Head) -> dict[str, Any]:
+def _drift_row(head: Head, contract: Contract) -> dict[str, Any]:
     assert head.drift is not None
     return {
         "resource": head.resource,
         "drift_id": head.drift.drift_id,
         "verdict": head.drift.verdict,
-        "changes": [to_json(change) for change in head.drift.changes],
+        "changes": [to_json(masked_drift(contract, change)) for change in head.drift.changes],
         "version": head.drift.version,
         "observed_at": None if head.drift.observed_at is None else format_instant(head.drift.observed_at),
         "is_held": head.hold is not None,
