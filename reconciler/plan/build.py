@@ -267,6 +267,8 @@ class _Planning:
         held = {resource for resource, undo in self._undos.items() if undo.is_held}
         kept = {resource for resource, undo in self._undos.items() if undo.is_kept}
         behind = reachable(held, after) - held
+        undecided = {resource for resource, undo in self._undos.items() if undo.is_undecided} - held
+        behind_undecided = reachable(undecided, after) - undecided
         with_commands = sum(any(vertex in commands for vertex in layer) for layer in layered)
         steps, wave = [], 1
         for layer in layered:
@@ -286,6 +288,8 @@ class _Planning:
                         command=commands.get(vertex),
                         is_held=vertex in held,
                         is_behind=vertex in behind,
+                        is_undecided=vertex in undecided,
+                        is_behind_undecided=vertex in behind_undecided,
                         fallback=[] if is_effect else _fallback(resource, [item for _, item in operations[vertex]]),
                     )
                 )

@@ -116,6 +116,10 @@ class PlannedStep(Record, frozen=True, kw_only=True):
     """Whether a conflict that a person must decide keeps it from being done."""
     is_behind: bool = False
     """Whether it must wait for one that is held."""
+    is_undecided: bool = False
+    """Whether a person must decide some field of it, though the rest could be done without that."""
+    is_behind_undecided: bool = False
+    """Whether it must wait for one that is undecided."""
     fallback: list[FallbackCompensation]
 
 

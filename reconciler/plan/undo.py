@@ -39,6 +39,11 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
         return not equal(self.before, self.after)
 
     @property
+    def is_undecided(self) -> bool:
+        """Whether a person must decide a conflict."""
+        return self.merged is not None and any(resolution == "manual" for _, resolution in self.merged.conflicts)
+
+    @property
     def is_held(self) -> bool:
         """Whether a conflict that a person must decide keeps the whole resource as it is."""
         return (

@@ -233,6 +233,34 @@ def test_a_conflict_that_the_plan_sees_is_left_to_a_person_and_keeps_back_only_w
     assert made.head.status == "completed" and undone(made, *ALL)
 
 
+def by_field() -> Bench:
+    """A record of which somebody else has changed one of the two fields that the run wrote, under a contract that lets the
+    other one be undone without it."""
+    made = bench(Contract(name="*", conflict_scope="field"))
+    made.act(wrote(1, "crm/contact/1", before={"/phone": "1", "/fax": "1"}, set={"/phone": "2", "/fax": "2"}))
+    made.actual["crm/contact/1"] = {"phone": "2", "fax": "theirs"}
+    made.observe_all()
+    made.undo()
+    assert made.head.status == "halted" and not made.orders, "a person is asked first"
+    return made
+
+
+def test_a_field_in_conflict_is_left_to_others_if_people_let_the_rest_go_on() -> None:
+    made = by_field()
+    made.say("resume")
+    made.run()
+    assert made.head.status == "partial"
+    assert made.actual["crm/contact/1"] == {"phone": "1", "fax": "theirs"}
+
+
+def test_a_field_in_conflict_that_somebody_decides_is_undone_with_the_rest() -> None:
+    made = by_field()
+    made.say("resolve", resolutions=[Resolution(resource="crm/contact/1", path="/fax", take="force", seen="theirs")])
+    made.run()
+    assert made.head.status == "completed"
+    assert made.actual["crm/contact/1"] == {"phone": "1", "fax": "1"}
+
+
 def test_what_a_person_keeps_makes_the_rollback_partial() -> None:
     made = three()
     made.actual["crm/contact/1"] = {"phone": "theirs"}

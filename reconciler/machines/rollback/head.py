@@ -62,10 +62,8 @@ DONE: Final[tuple[StepState, ...]] = ("applied", "verified", "unchanged")
 """The undo has happened."""
 LEFT_BEHIND: Final[tuple[StepState, ...]] = ("contradicted", "skipped", "compensated")
 """Over, and not what was wanted."""
-OPEN: Final[tuple[StepState, ...]] = (
-    *("held", "behind", "planned"),
-    *("conflict", "outdated", "failed", "withdrawn"),
-)
+OPEN_OTHERWISE: Final[tuple[StepState, ...]] = ("planned", "conflict", "outdated", "failed", "withdrawn")
+OPEN: Final[tuple[StepState, ...]] = ("held", "behind", *OPEN_OTHERWISE)
 """Nothing has happened, and nothing will unless somebody resumes: what a new plan replaces."""
 
 
@@ -181,6 +179,8 @@ class Head(Value, frozen=True, kw_only=True):
     """Fields that were left to others although the undo would have changed them, in steps that are done."""
     blocked_before: int = 0
     """Operations that were blocked in plans before the late work."""
+    leaves_undecided: bool = False
+    """Whether fields that nobody decided are left to others, where the contract lets the rest of a resource be undone."""
     undecided: int = 0
     """Conflicts that a person has yet to decide."""
     troubles: list[str] = []

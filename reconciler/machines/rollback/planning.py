@@ -123,7 +123,7 @@ def _take(turn: Turn, planned: Planned, request: RollbackRequest) -> None:
         planned_at=turn.now,
         status=plan.status,
         waves=max((step.wave for step in planned.steps), default=0),
-        steps=sum(not (step.is_held or step.is_behind) for step in planned.steps),
+        steps=sum(_is_ready(turn, step) for step in planned.steps),
         commands=sum(len(wave) for wave in plan.waves),
         blocked=len(plan.blocked),
         conflicts=len(plan.conflicts),
@@ -139,7 +139,7 @@ def _take(turn: Turn, planned: Planned, request: RollbackRequest) -> None:
         story=plan.story_parts,
     )
     turn.change(plan=facts, plans=number, gathering=None, driving=None, blocked_before=blocked_before)
-    _store_conflicts(turn, plan)
+    _store_conflicts(turn, planned)
     _store_steps(turn, planned, request, number)
 
 
@@ -163,10 +163,26 @@ def _replace(turn: Turn) -> None:
             turn.put_step(msgspec.structs.replace(step, state="replaced"), step.state)
 
 
-def _store_conflicts(turn: Turn, plan: Plan) -> None:
+def _waits(turn: Turn, step: PlannedStep) -> StepState | None:
+    """Why a step isn't ordered yet. Where a contract lets the rest of a resource be undone without a field that is in
+    conflict, people are asked about that field first all the same; if they let it go on, it is left as it is."""
+    is_left = turn.head.leaves_undecided and step.command is not None
+    if step.is_held or (step.is_undecided and not is_left):
+        return "held"
+    if step.is_behind or (step.is_behind_undecided and not turn.head.leaves_undecided):
+        return "behind"
+    return None
+
+
+def _is_ready(turn: Turn, step: PlannedStep) -> bool:
+    return _waits(turn, step) is None
+
+
+def _store_conflicts(turn: Turn, planned: Planned) -> None:
     by_resource: dict[str, list[StepConflict]] = {}
-    for item in plan.conflicts:
-        if item.resolution == "manual":
+    held = {step.resource for step in planned.steps if _waits(turn, step) == "held"}
+    for item in planned.plan.conflicts:
+        if item.resolution == "manual" and item.resource in held:
             conflict = StepConflict(path=item.path, before=item.before, after=item.after, actual=item.actual)
             by_resource.setdefault(item.resource, []).append(conflict)
     for resource, conflicts in by_resource.items():
@@ -176,12 +192,12 @@ def _store_conflicts(turn: Turn, plan: Plan) -> None:
 def _store_steps(turn: Turn, planned: Planned, request: RollbackRequest, number: int) -> None:
     kept: dict[str, int] = {}
     for item in planned.plan.conflicts:
-        if item.resolution == "actual":
+        if item.resolution in ("actual", "manual"):
             kept[item.resource] = kept.get(item.resource, 0) + 1
     waves: dict[int, list[str]] = {}
     for planned_step in planned.steps:
         order = _order(turn, planned_step, request, number)
-        state: StepState = "held" if planned_step.is_held else "behind" if planned_step.is_behind else "planned"
+        state: StepState = _waits(turn, planned_step) or "planned"
         turn.put_step(
             Step(
                 order=order,

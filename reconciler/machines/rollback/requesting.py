@@ -11,7 +11,7 @@ from reconciler.contracts.model import DEFAULT_CONTRACT
 from reconciler.machines.rollback.approving import add_approval, missing_approvals, take_approvals
 from reconciler.machines.rollback.driving import finish, halt, proceed, start, withdraw
 from reconciler.machines.rollback.gathering import begin, forget
-from reconciler.machines.rollback.head import DECIDED, DONE, ENDED, LEFT_BEHIND, Driving, Head
+from reconciler.machines.rollback.head import DECIDED, DONE, ENDED, LEFT_BEHIND, OPEN_OTHERWISE, Driving, Head
 from reconciler.machines.rollback.telling import tell
 from reconciler.machines.rollback.turn import Refused, Turn, digest
 from reconciler.plan.model import Plan
@@ -137,6 +137,8 @@ def _resume(turn: Turn, request: RollbackRequest) -> None:
         raise Refused("resumes another plan than the one that holds now; read the new one first", "plan_hash")
     _check_role(head, request)
     _take_mode(turn, request)
+    is_only_undecided = head.undecided > 0 and not turn.count(*OPEN_OTHERWISE)
+    turn.change(leaves_undecided=head.leaves_undecided or (head.status == "halted" and is_only_undecided))
     _plan_again(turn)
 
 
@@ -169,6 +171,7 @@ def _resolve(turn: Turn, request: RollbackRequest) -> None:
         decided = [other for other in turn.resolutions(item.resource) if other.path != item.path]
         turn.store(DECIDED + item.resource, [*decided, item])
         turn.put_conflicts(item.resource, [it for it in turn.conflicts(item.resource) if it.path != item.path])
+    turn.change(leaves_undecided=False)
     if request.requested_by.id not in turn.head.deciders:
         turn.change(deciders=[*turn.head.deciders, request.requested_by.id])
     _take_mode(turn, request)
