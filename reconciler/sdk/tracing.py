@@ -6,29 +6,20 @@ begins a trace where there is none.
 
 from __future__ import annotations
 
-import re
 import secrets
 from contextvars import ContextVar
 from typing import Final
 
 from reconciler.values.errors import InputError
+from reconciler.values.traceparent import is_traceparent
 
 TRACEPARENT_HEADER: Final = "traceparent"
-
-# https://www.w3.org/TR/trace-context/#traceparent-header-field-values: version ff is forbidden, so are ids of zeros; a
-# version above 00 may go on after a further dash.
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
-)
 
 current_traceparent: ContextVar[str | None] = ContextVar("reconciler_traceparent", default=None)
 """The trace that the code which runs now is a part of: set while a command is handled, read when an action begins."""
 
-
-def is_traceparent(text: str) -> bool:
-    """Whether a text is a `traceparent` that may be passed on."""
-    match = _TRACEPARENT.fullmatch(text)
-    return match is not None and not (match["version"] == "00" and match["more"])
+current_origin: ContextVar[str | None] = ContextVar("reconciler_origin", default=None)
+"""The origin mark of the command that is being handled, read likewise: an action that begins meanwhile is our own echo."""
 
 
 def new_traceparent() -> str:

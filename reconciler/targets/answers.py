@@ -12,6 +12,7 @@ from reconciler.targets.apply import Refusal
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import Json, check_value
+from reconciler.values.traceparent import usable_traceparent
 
 Clock: TypeAlias = Callable[[], Instant]
 
@@ -78,8 +79,14 @@ def outcome(
         observed=observed,
         error=error,
         retry_after_s=retry_after_s,
-        traceparent=command.traceparent,
+        traceparent=usable_traceparent(command.traceparent),
     )
+
+
+def origin_of(command: Command) -> str:
+    """The mark that a write of ours leaves at the target, so that automations there can tell it: the command's id, unless
+    the command says another."""
+    return command.origin or command.command_id
 
 
 def sentence(refusal: Refusal) -> str:

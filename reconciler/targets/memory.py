@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from reconciler.records import Actor, Command, Observation, Outcome, OutcomeStatus, Record
-from reconciler.targets.answers import Clock, found, missing, outcome, sentence, system_clock, unknown
+from reconciler.targets.answers import Clock, found, missing, origin_of, outcome, sentence, system_clock, unknown
 from reconciler.targets.apply import Fields, Refusal, decide
 from reconciler.targets.first_outcome import REMEMBERED, FirstOutcome, repeated
 from reconciler.targets.port import ScanPage, TargetDescription
@@ -30,6 +30,8 @@ class MemoryConfig(Strict):
 
     resources: dict[str, dict[str, dict[str, Json]]] = Field(default={}, description="type -> id -> fields")
     bulk_size: int = Field(default=1_000, ge=1)
+    origin_field: str | None = None
+    """A member of every record that we wrote last, with the command's origin mark. It is no field of the resource."""
 
 
 class _Held(Record, frozen=True, kw_only=True):
@@ -37,6 +39,7 @@ class _Held(Record, frozen=True, kw_only=True):
     version: int
     modified_at: Instant
     modified_by: Actor | None
+    origin: str | None = None
 
 
 class MemoryTarget:
@@ -64,12 +67,14 @@ class MemoryTarget:
     def fields(self, resource: str) -> Fields | Absent:
         """What the resource holds now; ABSENT where it isn't there. Not to be changed."""
         held = self._held.get(resource)
-        return ABSENT if held is None else held.fields
+        if held is None:
+            return ABSENT
+        return held.fields if held.origin is None else held.fields | {str(self._config.origin_field): held.origin}
 
-    def _write(self, resource: str, fields: Fields, modified_by: Actor | None) -> None:
+    def _write(self, resource: str, fields: Fields, modified_by: Actor | None, origin: str | None = None) -> None:
         self._versions += 1
         self._held[resource] = _Held(
-            fields=fields, version=self._versions, modified_at=self._clock(), modified_by=modified_by
+            fields=fields, version=self._versions, modified_at=self._clock(), modified_by=modified_by, origin=origin
         )
 
     def describe(self) -> TargetDescription:
@@ -154,7 +159,8 @@ class MemoryTarget:
         if isinstance(result, Absent):
             self.remove(command.resource)
         elif result is not current:
-            self._write(command.resource, copy.deepcopy(result), WRITER)
+            origin = None if self._config.origin_field is None else origin_of(command)
+            self._write(command.resource, copy.deepcopy(result), WRITER, origin)
         status: OutcomeStatus = "already_applied" if result is current else "applied"
         return outcome(command, status, self._clock(), observed=self._observed(command.resource))
 

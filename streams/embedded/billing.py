@@ -12,7 +12,7 @@ It is the second target system of the demo and of `reconciler dev`, and what the
     GET    /{collection}/{id}/credit-notes        {"items": […]}
 
 Writes without a precondition are refused (428). Who writes says so in `X-Actor`; a command of the reconciler is known by
-`X-Reconciler-Command`.
+`X-Reconciler-Origin`.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class BillingService:
     async def _written(self, request: web.Request, body: Json, status: int) -> web.Response:
         if not isinstance(body, dict) or "id" in body:
             raise InputError("a document is a JSON object without `id`, which is its address")
-        by = "reconciler" if "X-Reconciler-Command" in request.headers else request.headers.get("X-Actor", "somebody")
+        by = "reconciler" if "X-Reconciler-Origin" in request.headers else request.headers.get("X-Actor", "somebody")
         collection, id_ = request.match_info["collection"], request.match_info["id"]
         return _whole(await self.documents.put(collection, id_, body, by, self._clock()), status)
 

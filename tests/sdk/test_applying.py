@@ -17,7 +17,7 @@ from reconciler.sdk import (
     TransientError,
 )
 from reconciler.sdk.consumer.applying import Applier, make_applier
-from reconciler.sdk.tracing import current_traceparent
+from reconciler.sdk.tracing import current_origin, current_traceparent
 from reconciler.targets.memory import MemoryTarget
 
 RESOURCE = "crm/contact/42"
@@ -184,6 +184,34 @@ async def test_a_handler_knows_the_trace(is_async: bool) -> None:
     await handled(async_handler if is_async else handler, is_async=is_async).apply(command())
     assert seen == [TRACE]
     assert current_traceparent.get() is None
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(("origin", "mark"), [(None, "c1"), ("rollback-7", "rollback-7")])
+async def test_a_handler_knows_the_mark_to_pass_on(is_async: bool, origin: str | None, mark: str) -> None:
+    seen: list[Any] = []
+
+    def handler(given: Command) -> HandlerResult:
+        seen.append((given.origin, current_origin.get()))
+        return HandlerResult()
+
+    async def async_handler(given: Command) -> HandlerResult:
+        return handler(given)
+
+    await handled(async_handler if is_async else handler, is_async=is_async).apply(command(origin=origin))
+    assert seen == [(mark, mark)]
+    assert current_origin.get() is None
+
+
+async def test_a_malformed_trace_is_not_passed_on() -> None:
+    seen: list[str | None] = []
+
+    def handler(given: Command) -> HandlerResult:
+        seen.append(current_traceparent.get())
+        return HandlerResult()
+
+    outcome = await handled(handler).apply(command(traceparent="nonsense"))
+    assert (seen, outcome.traceparent) == ([None], None)
 
 
 async def test_a_command_that_came_too_late_is_rejected_with_what_is_there() -> None:

@@ -10,8 +10,9 @@ from reconciler.json_form import complete_action
 from reconciler.records import Action, Actor, Compensation, Observation
 from reconciler.sdk.errors import ObservationError
 from reconciler.sdk.producer.open_action import ActionDetails, OpenAction
-from reconciler.sdk.tracing import is_traceparent
+from reconciler.sdk.tracing import current_origin
 from reconciler.values.errors import InputError
+from reconciler.values.traceparent import is_traceparent
 
 RESOURCE = "crm/contact/42"
 SEEN = Observation(
@@ -201,6 +202,17 @@ def test_one_trace_runs_through_an_action() -> None:
     action = opened()
     assert is_traceparent(action.traceparent)
     assert {action.event(stage, 1).traceparent for stage in ("initiated", "succeeded")} == {action.traceparent}
+
+
+def test_what_a_correction_of_ours_set_off_says_so() -> None:
+    assert ended(opened()).origin is None
+    assert {opened(origin="c1").event(stage, 1).origin for stage in ("initiated", "succeeded", "failed")} == {"c1"}
+    token = current_origin.set("c2")  # as while a handler runs
+    try:
+        assert ended(opened()).origin == "c2"
+        assert ended(opened(origin="c1")).origin == "c1"
+    finally:
+        current_origin.reset(token)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.sdk.tracing import current_traceparent, is_traceparent, new_traceparent, traceparent_for
+from reconciler.sdk.tracing import current_traceparent, new_traceparent, traceparent_for
 from reconciler.values.errors import InputError
+from reconciler.values.traceparent import is_traceparent, usable_traceparent
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -52,3 +53,12 @@ def test_the_trace_of_the_work_in_progress_goes_on() -> None:
         assert traceparent_for(None) == GIVEN
     finally:
         current_traceparent.reset(token)
+
+
+def test_the_first_that_may_be_passed_on_is_used() -> None:
+    other = GIVEN.replace("4bf9", "4bfa")
+    assert usable_traceparent(None, "nonsense", GIVEN, other) == GIVEN
+    assert usable_traceparent("nonsense", None) is None
+    assert usable_traceparent() is None
+    assert not is_traceparent("01" + GIVEN[2:] + "-" + "x" * 500)
+    assert not is_traceparent("01" + GIVEN[2:] + "-x\r\nX-Evil: 1")

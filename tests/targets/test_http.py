@@ -210,3 +210,30 @@ async def test_a_new_resource_is_posted_where_configured() -> None:
     assert outcome.observed is not None
     assert outcome.observed.fields == {"number": "9", "a": 1, "made": True}
     await store.close()
+
+
+@pytest.mark.parametrize("name", ["X-Reconciler-Origin", "X-Ours", None])
+async def test_writes_carry_the_mark_and_the_trace(name: str | None) -> None:
+    seen: list[Any] = []
+
+    async def look(request: Any, handler: Any) -> Any:
+        seen.append((request.method, dict(request.headers)))
+        return await handler(request)
+
+    store = await (opened_store() if name == "X-Reconciler-Origin" else opened_store(origin_header=name))
+    await store.put("1", {"a": 1})
+    store.service.fault = look
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    one = command("1", set_("/a", 2, 1), traceparent=trace)
+    two = command("1", set_("/a", 3, 2), traceparent="nonsense\r\nX: y", origin="undo é\n7")
+    for each, mark, traced in ((one, one.command_id, trace), (two, "undo %C3%A9%0A7", None)):
+        outcome = await store.target.apply(each)
+        assert outcome.status == "applied"
+        assert outcome.traceparent == traced
+        writes = [headers for method, headers in seen if method == "PUT"]
+        assert len(writes) == 1
+        assert writes[0].get(name or "X-Reconciler-Origin") == (mark if name else None)
+        assert writes[0].get("traceparent") == traced
+        assert all("traceparent" not in headers for method, headers in seen if method == "GET")
+        seen.clear()
+    await store.close()

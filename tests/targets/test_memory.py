@@ -9,7 +9,7 @@ from reconciler.targets.port import ApplyingTarget
 from reconciler.values.errors import InputError
 from reconciler.values.json_value import Absent
 from tests.targets.shapes import Documents, Fields
-from tests.targets.suite import SYSTEM, Store, TargetSuite, key
+from tests.targets.suite import SYSTEM, Store, TargetSuite, command, key, set_
 
 
 class MemoryStore(Store):
@@ -60,3 +60,15 @@ async def test_a_value_that_is_no_json_is_unknown() -> None:
     (observation,) = await target.observe([key("1")])
     assert observation.exists is None
     assert observation.reason == "the resource holds a value that nan is no JSON number"
+
+
+async def test_a_mark_can_be_left_beside_the_fields() -> None:
+    target = MemoryTarget(SYSTEM, MemoryConfig(origin_field="_origin"))
+    target.put(key("1"), {"a": 1})
+    one = command("1", set_("/a", 2, 1))
+    outcome = await target.apply(one)
+    assert outcome.status == "applied"
+    assert outcome.observed is not None and outcome.observed.fields == {"a": 2}
+    assert target.fields(key("1")) == {"a": 2, "_origin": one.command_id}
+    target.put(key("1"), {"a": 3})  # somebody else's write has no mark
+    assert target.fields(key("1")) == {"a": 3}

@@ -651,3 +651,58 @@ async def test_a_number_that_we_would_change_is_not_written_back(store: ColumnSt
     assert (await store.target.apply(command("1", set_("/name", "b", "a")))).status == "applied"
     held = await store.read("SELECT tags FROM things")
     assert "0.12345678901234567890" in held[0][0]
+
+
+async def test_an_automation_of_the_database_leaves_our_writes_alone(store: ColumnStore) -> None:
+    """A trigger that answers every change of a name, unless it is a correction of ours, by the statement of docs/targets.md."""
+    await store.write(
+        """
+        CREATE FUNCTION welcome() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('reconciler.origin', true) <> '' THEN RETURN NEW; END IF;
+            NEW.other := 'sent a letter to ' || NEW.name;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER welcome BEFORE INSERT OR UPDATE ON things FOR EACH ROW EXECUTE FUNCTION welcome();
+        """
+    )
+    await store.put("1", store.whole({"name": "Ana"}))
+    await store.write("UPDATE things SET other = 'nothing yet'")
+    assert (await store.target.apply(command("1", set_("/name", "Bea", "Ana")))).status == "applied"
+    marked = command("1", set_("/name", "Eva", "Bea"), origin="rollback-7")
+    assert (await store.target.apply(marked)).status == "applied"
+    assert (await store.read("SELECT other FROM things WHERE id = 1"))[0][0] == "sent a letter to Ana"
+    # One connection's setting ends with its transaction: what others write on it afterwards is theirs.
+    await store.write("UPDATE things SET name = 'Ida'")
+    assert (await store.read("SELECT other FROM things"))[0][0] == "sent a letter to Ida"
+
+
+async def test_a_mark_can_be_left_in_the_row(store: ColumnStore) -> None:
+    resources = {TYPE: store._config.resources[TYPE].model_copy(update={"origin_field": "other"})}
+    target = PostgresqlTarget(SYSTEM, store._config.model_copy(update={"resources": resources}))
+    await store.put("1", store.whole({"name": "Ana"}))
+    one = command("1", set_("/name", "Bea", "Ana"))
+    two = command("1", set_("/name", "Eva", "Bea"), origin="rollback-7")
+    new = create("2", store.whole({"name": "Ida"}))
+    for each, mark in ((one, one.command_id), (two, "rollback-7"), (new, new.command_id)):
+        outcome = await target.apply(each)
+        assert outcome.status == "applied"
+        assert outcome.observed is not None and "other" not in outcome.observed.fields
+        id_ = 2 if each is new else 1
+        assert await store.read("SELECT other FROM things WHERE id = $1", id_) == [(mark,)]
+    await target.close()
+
+
+def test_a_mark_needs_a_column_of_its_own() -> None:
+    for column in ("id", "name", "updated_by", "version"):
+        with pytest.raises(ValueError, match="column of its own"):
+            ResourceConfig.model_validate(
+                {
+                    "table": "things",
+                    "id": "id",
+                    "fields": {"/name": "name"},
+                    "version": "version",
+                    "modified_by": "updated_by",
+                    "origin_field": column,
+                }
+            )

@@ -326,3 +326,15 @@ async def test_a_number_that_we_would_change_is_not_written_back(store: RedisSto
     assert str(outcome.error).startswith("/tags: ")
     assert (await store.target.apply(command("1", set_("/name", "b", "a")))).status == "applied"
     assert await store.hands.hget("thing:1", "tags") == precise
+
+
+async def test_a_mark_can_be_left_in_the_hash(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url, HashConfig(key="marked:{id}", origin_field="_origin"))
+    await store.put("1", {"a": 1})
+    one, two = command("1", set_("/a", 2, 1)), command("1", set_("/a", 3, 2), origin="rollback-7")
+    for each, mark in ((one, one.command_id), (two, "rollback-7")):
+        outcome = await store.target.apply(each)
+        assert outcome.status == "applied"
+        assert outcome.observed is not None and outcome.observed.fields.keys() == {"a"}
+        assert await store.hands.hget("marked:1", "_origin") == mark.encode()
+    await store.close()

@@ -379,3 +379,15 @@ async def test_a_number_that_we_would_change_is_not_written_back(store: ColumnSt
     assert (await store.target.apply(command("1", set_("/name", "b", "a")))).status == "applied"
     held = store.read("SELECT tags FROM things")
     assert "0.12345678901234567890" in held[0][0]
+
+
+async def test_a_mark_can_be_left_in_the_row(store: ColumnStore) -> None:
+    resources = {TYPE: store._config.resources[TYPE].model_copy(update={"origin_field": "other"})}
+    target = SqliteTarget(SYSTEM, store._config.model_copy(update={"resources": resources}))
+    await store.put("1", store.whole({"name": "a"}))
+    one = command("1", set_("/name", "b", "a"))
+    outcome = await target.apply(one)
+    assert outcome.status == "applied"
+    assert outcome.observed is not None and outcome.observed.fields == store.whole({"name": "b"})
+    assert store.read("SELECT other FROM things") == [(one.command_id,)]
+    await target.close()

@@ -15,14 +15,15 @@ import msgspec
 from reconciler.records import Command, Observation, Outcome, OutcomeStatus, Record
 from reconciler.sdk.consumer.dedup import DedupStore
 from reconciler.sdk.errors import ConflictError, HandlerError, PermanentError, TransientError
-from reconciler.sdk.tracing import current_traceparent
-from reconciler.targets.answers import Clock, outcome
+from reconciler.sdk.tracing import current_origin, current_traceparent
+from reconciler.targets.answers import Clock, origin_of, outcome
 from reconciler.targets.apply import Refusal, decide
 from reconciler.targets.first_outcome import REMEMBERED, FirstOutcome, repeated
 from reconciler.targets.port import ApplyingTarget
 from reconciler.values.errors import InputError
 from reconciler.values.instant import format_instant
 from reconciler.values.json_value import ABSENT
+from reconciler.values.traceparent import usable_traceparent
 
 logger = logging.getLogger("reconciler.sdk")
 
@@ -106,11 +107,14 @@ class _Deduplicated:
         if again is not None:
             return again
         try:
-            token = current_traceparent.set(command.traceparent)
+            marked = msgspec.structs.replace(command, origin=origin_of(command))
+            trace = current_traceparent.set(usable_traceparent(command.traceparent))
+            origin = current_origin.set(marked.origin)
             try:
-                result = _outcome_of(command, await self.call(command), self._clock)
+                result = _outcome_of(command, await self.call(marked), self._clock)
             finally:
-                current_traceparent.reset(token)
+                current_origin.reset(origin)
+                current_traceparent.reset(trace)
         except Exception as error:  # noqa: BLE001 — a handler's exception is an outcome, not the end of the partition
             result = _failed(command, error, self._clock)
         await self._remember(command, result)
@@ -244,7 +248,7 @@ def _outcome_of(command: Command, answer: object, clock: Clock) -> Outcome:
     if (answer.command_id, answer.resource) != (command.command_id, command.resource):
         sentence = f"the handler returned the outcome of another command, {answer.command_id!r}"
         return outcome(command, "permanent", clock(), error=sentence)
-    return msgspec.structs.replace(answer, traceparent=answer.traceparent or command.traceparent)
+    return msgspec.structs.replace(answer, traceparent=usable_traceparent(answer.traceparent, command.traceparent))
 
 
 def _failed(command: Command, error: Exception, clock: Clock) -> Outcome:

@@ -15,6 +15,7 @@ from reconciler.sdk.delivery import Delivery
 from reconciler.sdk.errors import DeliveryError
 from reconciler.sdk.spool import Message
 from reconciler.sdk.tracing import TRACEPARENT_HEADER
+from reconciler.values.traceparent import usable_traceparent
 from reconciler.wire.codec import MAX_RECORD_BYTES, Codec
 from reconciler.wire.errors import EncodeError
 
@@ -44,8 +45,9 @@ class OutcomePublisher:
     async def publish(self, outcome: Outcome, progress: PartitionProgress) -> bool:
         """Sends an outcome; False as `send`."""
         headers: tuple[tuple[str, bytes], ...] = ()
-        if outcome.traceparent is not None:
-            headers = ((TRACEPARENT_HEADER, outcome.traceparent.encode()),)
+        trace = usable_traceparent(outcome.traceparent)
+        if trace is not None:
+            headers = ((TRACEPARENT_HEADER, trace.encode()),)
         message = Message(self._topic, outcome.resource.encode(), self._encoded(outcome), headers)
         return await self.send(message, progress)
 

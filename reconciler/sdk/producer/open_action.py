@@ -15,7 +15,7 @@ from reconciler.json_form import action_digest, complete_action
 from reconciler.records import Action, Actor, Compensation, Observation, Operation, Stage
 from reconciler.sdk.errors import ObservationError
 from reconciler.sdk.producer.changes import Written, changes_between, members, own_copy, tree_of, values_before
-from reconciler.sdk.tracing import traceparent_for
+from reconciler.sdk.tracing import current_origin, traceparent_for
 from reconciler.values.errors import InputError
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import ABSENT, Absent, Json
@@ -35,6 +35,7 @@ class ActionDetails(TypedDict, total=False):
     depends_on: list[str]
     compensation: Compensation | None
     traceparent: str | None
+    origin: str | None
 
 
 class OpenAction:
@@ -58,7 +59,11 @@ class OpenAction:
         for name, value in (("run_id", run_id), ("step_id", step_id)):
             if not value:
                 raise InputError("must not be empty", field=name)
-        known = {**details, "traceparent": traceparent_for(details.get("traceparent"))}
+        known = {
+            **details,
+            "traceparent": traceparent_for(details.get("traceparent")),
+            "origin": details.get("origin") or current_origin.get(),
+        }
         draft = Action(
             stage="initiated",
             run_id=run_id,

@@ -25,6 +25,7 @@ from reconciler.targets.http.addresses import item_path
 from reconciler.targets.http.compensating import Compensating
 from reconciler.targets.http.config import HttpConfig, HttpResourceConfig
 from reconciler.targets.http.exchange import Answer, Exchange, Method, NoAnswer, told
+from reconciler.targets.http.marks import marks_of
 from reconciler.targets.http.reading import read_item
 from reconciler.targets.http.writing import CONTENT_TYPES, body_of, wrapped
 from reconciler.values.errors import InputError
@@ -257,9 +258,7 @@ class _Work:
 
     def _request(self, look: _Look, result: Fields | Absent) -> _Request:
         """The guarded write. Raises InputError where it can't be said."""
-        headers = {}
-        if self._settings.origin_header is not None:
-            headers[self._settings.origin_header] = self.command.command_id
+        headers = marks_of(self._settings, self.command)
         path = item_path(self.config.item, self.key.id)
         if not look.observation.exists:
             assert not isinstance(result, Absent)

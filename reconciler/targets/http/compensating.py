@@ -11,6 +11,7 @@ from reconciler.targets.answers import Clock, outcome
 from reconciler.targets.http.addresses import item_path
 from reconciler.targets.http.config import HttpConfig, HttpResourceConfig
 from reconciler.targets.http.exchange import Exchange, NoAnswer, told
+from reconciler.targets.http.marks import marks_of
 from reconciler.values.errors import InputError
 from reconciler.values.json_value import canonical
 from reconciler.values.resource_key import ResourceKey
@@ -42,8 +43,7 @@ class Compensating:
         headers = {"Content-Type": "application/json"}
         if endpoint.idempotency_header is not None:
             headers[endpoint.idempotency_header] = command.command_id
-        if self._config.origin_header is not None:
-            headers[self._config.origin_header] = command.command_id
+        headers |= marks_of(self._config, command)
         try:
             body = canonical(compensation.arguments)
         except InputError as error:

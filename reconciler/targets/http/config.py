@@ -150,8 +150,8 @@ class HttpConfig(Strict):
     concurrency: int = Field(default=8, ge=1, le=256)
     bulk_size: int = Field(default=200, ge=1, le=10_000)
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    origin_header: str | None = "X-Reconciler-Command"
-    """A header of every write of ours, with the command's id."""
+    origin_header: str | None = "X-Reconciler-Origin"
+    """A header of every write of ours, with the command's origin mark: its id."""
     dedup: Annotated[DedupConfig, Field(discriminator="kind")] = MemoryDedupConfig(kind="memory")
 
     @field_validator("base_url")

@@ -22,6 +22,8 @@ class HashConfig(Strict):
     modified_by_kind: str = "user"
     written_by: str | None = None
     """What a write of ours puts into `modified_by`, with the instant in `modified_at`; left out, both stay as they are."""
+    origin_field: str | None = None
+    """A hash field into which a write of ours puts the command's origin mark."""
 
     @field_validator("key")
     @classmethod
@@ -33,7 +35,8 @@ class HashConfig(Strict):
     @property
     def own_fields(self) -> frozenset[str]:
         """The hash fields that aren't members of the resource."""
-        return frozenset(name for name in (self.version, self.modified_at, self.modified_by) if name is not None)
+        names = (self.version, self.modified_at, self.modified_by, self.origin_field)
+        return frozenset(name for name in names if name is not None)
 
     def key_of(self, id_: str) -> bytes:
         """The Redis key of a resource."""

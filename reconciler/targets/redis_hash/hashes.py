@@ -66,6 +66,7 @@ def write_of(
     current: Fields | Absent,
     result: Fields | Absent,
     now: Instant,
+    origin: str,
 ) -> Write:
     """What makes the hash, held as it is, into the result. Raises InputError naming what a hash can't be."""
     own = {name.encode() for name in config.own_fields}
@@ -85,7 +86,7 @@ def write_of(
             raise InputError(
                 "the hash holds a number here with more digits than we can give back", field=path_of((name,))
             )
-    stays = config.version is not None or bool(own & held.keys()) or config.written_by is not None
+    stays = config.version is not None or bool(own & held.keys()) or bool(_stamp(config, now, origin))
     if not result and not stays:
         raise InputError("a hash without fields vanishes: configure `version`, whose field stays")
     names = {name: name.encode() for name in changed}
@@ -93,15 +94,17 @@ def write_of(
         held=0 if isinstance(current, Absent) else None,
         expected={raw: members[raw] for raw in names.values() if raw in members},
         absent=tuple(raw for raw in names.values() if raw not in members),
-        set={names[name]: canonical(result[name]) for name in changed if name in result} | _stamp(config, now),
+        set={names[name]: canonical(result[name]) for name in changed if name in result} | _stamp(config, now, origin),
         unset=tuple(names[name] for name in changed if name not in result),
     )
 
 
-def _stamp(config: HashConfig, now: Instant) -> dict[bytes, bytes]:
-    if config.written_by is None:
-        return {}
+def _stamp(config: HashConfig, now: Instant, origin: str) -> dict[bytes, bytes]:
     stamp: dict[bytes, bytes] = {}
+    if config.origin_field is not None:
+        stamp[config.origin_field.encode()] = origin.encode()
+    if config.written_by is None:
+        return stamp
     if config.modified_at is not None:
         stamp[config.modified_at.encode()] = format_instant(now).encode()
     if config.modified_by is not None:

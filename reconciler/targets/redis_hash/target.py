@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from reconciler.records import Command, Observation, Outcome
-from reconciler.targets.answers import Clock, outcome, sentence, system_clock, unknown
+from reconciler.targets.answers import Clock, origin_of, outcome, sentence, system_clock, unknown
 from reconciler.targets.apply import Refusal, decide
 from reconciler.targets.first_outcome import FirstOutcome, repeated
 from reconciler.targets.port import ScanPage, TargetDescription, TargetUnavailable
@@ -171,7 +171,7 @@ class RedisTarget:
             return await self._decided(config, key, outcome(command, "already_applied", now, observed=before), command)
         try:
             self._check_version(config, before)
-            write = write_of(config, held, current, result, now)
+            write = write_of(config, held, current, result, now, origin_of(command))
         except InputError as error:
             refused = outcome(command, "rejected", now, observed=before, error=str(error))
             return await self._decided(config, key, refused, command)

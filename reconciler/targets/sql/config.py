@@ -74,6 +74,8 @@ class ResourceConfig(Strict):
     modified_by_kind: str = "user"
     written_by: str | None = None
     """What a write of ours puts into `modified_by`, with the instant in `modified_at`; left out, both stay as they are."""
+    origin_field: Identifier | None = None
+    """The column, of texts, into which a write of ours puts the command's origin mark. It is no field of the resource."""
 
     @field_validator("fields")
     @classmethod
@@ -90,6 +92,16 @@ class ResourceConfig(Strict):
 
     @model_validator(mode="after")
     def _stamped(self) -> ResourceConfig:
+        version = None if self.version is None else self.version.column
+        taken = [
+            self.id,
+            version,
+            self.modified_at,
+            self.modified_by,
+            *(config.column for config in self.fields.values()),
+        ]
+        if self.origin_field is not None and self.origin_field in taken:
+            raise ValueError("`origin_field` must be a column of its own: everybody's writes are told by it from ours")
         if self.written_by is not None and self.modified_at is None and self.modified_by is None:
             raise ValueError("`written_by` needs `modified_at` or `modified_by`, the columns to write to")
         return self

@@ -48,7 +48,7 @@ class Database(Protocol):
         """The rows of a query outside of a transaction."""
         ...
 
-    def transaction(self, resource: str, command_id: str) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self, resource: str, origin: str) -> AbstractAsyncContextManager[Transaction]:
         """A transaction in which no other writer of ours touches this resource, marked with the command that causes it.
 
         It commits at its end, and rolls back on an exception.

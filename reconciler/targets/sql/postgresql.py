@@ -45,7 +45,7 @@ class PostgresqlConfig(SqlConfig):
     dsn: SecretStr
     pool_size: int = Field(default=4, ge=1, le=100)
     origin: bool = True
-    """Whether a transaction of ours sets `reconciler.origin` to the command's id."""
+    """Whether a transaction of ours sets `reconciler.origin` to the command's origin mark: its id."""
 
 
 class PostgresqlTarget(SqlTarget):
@@ -112,17 +112,17 @@ class PostgresqlDatabase:
             return rows
 
     @asynccontextmanager
-    async def transaction(self, resource: str, command_id: str) -> AsyncIterator[PostgresqlTransaction]:
+    async def transaction(self, resource: str, origin: str) -> AsyncIterator[PostgresqlTransaction]:
         async with self._connection() as connection:
             await self._make_inbox(connection)
             async with connection.transaction(isolation="read_committed"):
-                origin = ", set_config('reconciler.origin', $3, true)" if self._config.origin else ""
+                marking = ", set_config('reconciler.origin', $3, true)" if self._config.origin else ""
                 await connection.fetch(
                     "SELECT set_config('lock_timeout', $1, true), "
-                    f"pg_advisory_xact_lock(hashtextextended($2, 0)){origin}",
+                    f"pg_advisory_xact_lock(hashtextextended($2, 0)){marking}",
                     f"{max(1, int(self._config.timeout_s * 1000))}ms",
                     resource,
-                    *([command_id] if self._config.origin else []),
+                    *([origin] if self._config.origin else []),
                 )
                 yield PostgresqlTransaction(connection)
 

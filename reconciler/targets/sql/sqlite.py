@@ -114,7 +114,7 @@ class SqliteDatabase:
             return await self._opened().fetch(sql, arguments)
 
     @asynccontextmanager
-    async def transaction(self, resource: str, command_id: str) -> AsyncIterator[SqliteTransaction]:
+    async def transaction(self, resource: str, origin: str) -> AsyncIterator[SqliteTransaction]:
         async with self._lock:
             connection = self._opened()
             if self._config.inbox.create and not self._inbox_made:

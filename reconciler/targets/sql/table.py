@@ -113,10 +113,10 @@ class Table:
             return None
         return f"SELECT {', '.join(checks)} FROM {self._name} WHERE {self.id_form.where_one}", arguments
 
-    def update(self, id_: str, values: Mapping[int, Json | Absent], now: Instant) -> Statement:
+    def update(self, id_: str, values: Mapping[int, Json | Absent], now: Instant, origin: str) -> Statement:
         """Writes columns of one row. Raises InputError naming what a column can't hold."""
         arguments = self.id_form.one(id_)
-        assignments = self._assignments(values, now, arguments)
+        assignments = self._assignments(values, now, origin, arguments)
         version = self.config.version
         if version is not None and version.increment:
             column = quoted(version.column)
@@ -124,7 +124,7 @@ class Table:
         sets = ", ".join(f"{column} = {value}" for column, value in assignments)
         return f"UPDATE {self._name} SET {sets} WHERE {self.id_form.where_one}", arguments
 
-    def insert(self, id_: str, values: Mapping[int, Json], now: Instant) -> Statement:
+    def insert(self, id_: str, values: Mapping[int, Json], now: Instant, origin: str) -> Statement:
         """A new row. Raises InputError naming what a column can't hold."""
         arguments: list[object] = [id_]
         named = {
@@ -132,7 +132,7 @@ class Table:
             for position, value in values.items()
             if self.mapping.columns[position].column != self.config.id
         }
-        assignments = self._assignments(named, now, arguments)
+        assignments = self._assignments(named, now, origin, arguments)
         columns = ", ".join([quoted(self.config.id), *(column for column, _ in assignments)])
         places = ", ".join([self.id_form.place(1), *(value for _, value in assignments)])
         return f"INSERT INTO {self._name} ({columns}) VALUES ({places})", arguments
@@ -142,7 +142,7 @@ class Table:
         return f"DELETE FROM {self._name} WHERE {self.id_form.where_one}", self.id_form.one(id_)
 
     def _assignments(
-        self, values: Mapping[int, Json | Absent], now: Instant, arguments: list[object]
+        self, values: Mapping[int, Json | Absent], now: Instant, origin: str, arguments: list[object]
     ) -> list[tuple[str, str]]:
         """Column and SQL value of each write; their parameters are appended to the arguments."""
         assignments = []
@@ -152,6 +152,9 @@ class Table:
             assignments.append((quoted(column.column), form.place(len(arguments))))
         written = {self.mapping.columns[position].column for position in values}
         config = self.config
+        if config.origin_field is not None:
+            arguments.append(origin)
+            assignments.append((quoted(config.origin_field), self._parameter(len(arguments))))
         if config.written_by is None:
             return assignments
         if config.modified_at is not None and self._modified_at is not None and config.modified_at not in written:

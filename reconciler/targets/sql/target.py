@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.records import Command, Observation, Outcome
-from reconciler.targets.answers import Clock, logger, missing, outcome, sentence, system_clock, unknown
+from reconciler.targets.answers import Clock, logger, missing, origin_of, outcome, sentence, system_clock, unknown
 from reconciler.targets.apply import Fields, Refusal, decide
 from reconciler.targets.first_outcome import REMEMBERED, repeated
 from reconciler.targets.port import ScanPage, TargetDescription, TargetUnavailable
@@ -134,7 +134,7 @@ class SqlTarget:
             problem = table.id_form.problem(key.id)
             if problem is not None:
                 return outcome(command, "rejected", self._clock(), error=problem)
-            async with self._database.transaction(command.resource, command.command_id) as transaction:
+            async with self._database.transaction(command.resource, origin_of(command)) as transaction:
                 result = await self._once(transaction, table, key, command)
         except self._database.errors as error:
             trouble = self._database.trouble(error)
@@ -173,7 +173,7 @@ class SqlTarget:
                 return outcome(command, "permanent", self._clock(), observed=before, error=error)
             try:
                 async with transaction.savepoint():
-                    await self._write(transaction, table, key, seen, result)
+                    await self._write(transaction, table, key, seen, result, origin_of(command))
                     after = (await self._row(transaction, table, key, command)).observation
                     await self._check_kept(transaction, table, key, before, result, after)
                     return outcome(command, "applied", self._clock(), observed=after)
@@ -197,7 +197,13 @@ class SqlTarget:
         return _Seen(observation=observation, rows=rows)
 
     async def _write(
-        self, transaction: Transaction, table: Table, key: ResourceKey, seen: _Seen, result: Fields | Absent
+        self,
+        transaction: Transaction,
+        table: Table,
+        key: ResourceKey,
+        seen: _Seen,
+        result: Fields | Absent,
+        origin: str,
     ) -> None:
         now = self._clock()
         before = seen.observation
@@ -207,9 +213,9 @@ class SqlTarget:
             self._check_version(table, before)
             values = table.changed(before.fields, result)
             table.check_rewritable(seen.rows[0], values)
-            statement = table.update(key.id, values, now)
+            statement = table.update(key.id, values, now, origin)
         else:
-            statement = table.insert(key.id, table.mapping.created(result), now)
+            statement = table.insert(key.id, table.mapping.created(result), now, origin)
         touched = await transaction.execute(*statement)
         if touched != 1:
             raise _Undone(f"the write would have touched {touched} rows of the table, not 1")
