@@ -106,7 +106,7 @@ class TopicNames:
             TopicSpec(self.drift, DriftEvent, ("compact", "delete"), 90 * _DAY_MS),
             TopicSpec(self.outcomes, Outcome, delete, 14 * _DAY_MS),
             TopicSpec(self.rollback_requests, RollbackRequest, delete, FOREVER_MS),
-            TopicSpec(self.rollback_events, RollbackEvent, ("compact", "delete"), 365 * _DAY_MS),
+            TopicSpec(self.rollback_events, RollbackEvent, delete, 365 * _DAY_MS),
             TopicSpec(self.alerts, Alert, delete, 30 * _DAY_MS),
             TopicSpec(self.dead_letters, None, delete, 30 * _DAY_MS, MAX_DEAD_LETTER_BYTES),
             TopicSpec(self.history, HistoryEntry, compact, None, MAX_STATE_BYTES),

@@ -31,7 +31,7 @@ def test_settings() -> None:
         "reversal.billing": (delete, 14 * DAY_MS),
         "reversal.outcomes": (delete, 14 * DAY_MS),
         "rollback.requests": (delete, -1),
-        "rollback.events": (both, 365 * DAY_MS),
+        "rollback.events": (delete, 365 * DAY_MS),
         "reconciler.alerts": (delete, 30 * DAY_MS),
         "reconciler.dead-letters": (delete, 30 * DAY_MS),
         "reconciler.internal.history": (compact, None),
