@@ -28,6 +28,7 @@ from reconciler.machines.protocol import (
 )
 from reconciler.machines.resource import ResourceMachine
 from reconciler.machines.rollback import Head, RollbackMachine
+from reconciler.machines.rollback.turn import Turn
 from reconciler.plan.index import ActionIndex, is_told_later
 from reconciler.records import (
     Action,
@@ -104,19 +105,23 @@ class Bench:
 
     def act(self, action: Action, actual: Actual | Absent = ABSENT) -> None:
         """A workflow's action, and what its target holds afterwards (not given: what its `set` says)."""
-        partition = partition_of(action.resource)
         self.now += SECOND
-        self.indexes[partition].take(action, len(self.log))
-        self.log.append(action)
-        head, history = self._resource(action.resource)
-        state, effects = self.resource_machine.step(head, action, self.now, history)
-        self._keep(action.resource, state, effects)
+        self._record(action)
         if action.operation != "effect" and action.stage == "succeeded":
             there = self.actual.get(action.resource) or {}
             there = {**there, **{path[1:]: value for path, value in action.set.items()}}
             self.actual[action.resource] = None if action.operation == "delete" else there
         if actual is not ABSENT:
             self.actual[action.resource] = actual
+
+    def _record(self, action: Action) -> None:
+        """An action comes to the ledger, and from there to its resource and to standing questions."""
+        partition = partition_of(action.resource)
+        self.indexes[partition].take(action, len(self.log))
+        self.log.append(action)
+        head, history = self._resource(action.resource)
+        state, effects = self.resource_machine.step(head, action, self.now, history)
+        self._keep(action.resource, state, effects)
         for query in self.standing:
             if query.partition == partition and is_told_later(query, action):
                 self._post(f"partition {partition}", partial(self._tell_late, query, action))
@@ -383,6 +388,10 @@ class Bench:
         assert due is not None
         self.now = max(self.now, due)
         self.step(Timer(resource=self.rollback_id, due_at=due))
+
+    def open_conflicts(self, resource: str) -> list[StepConflict]:
+        """The conflicts of a record that the rollback waits to see decided."""
+        return Turn(self.head, self.now, self.history, self.contracts, PARTITIONS).conflicts(resource)
 
     @property
     def statuses(self) -> list[str]:

@@ -12,8 +12,7 @@ from reconciler.contracts.model import ApprovalRule, Contract, ContractSet, Undo
 from reconciler.machines.dossier import dossier_of
 from reconciler.machines.rollback.dossiers import known_of
 from reconciler.machines.rollback.head import CONFLICTS, ENDED, UNDER_WAY
-from reconciler.machines.rollback.turn import Turn
-from reconciler.records import Approval, Compensation, Resolution, Selector, StepConflict, operation_of
+from reconciler.records import Approval, Compensation, Resolution, Selector, operation_of
 from tests.core.dice import Dice
 from tests.core.histories import make_action
 from tests.core.rollback_bench import ANA, BO, CY, Bench, partition_of, wrote
@@ -113,16 +112,11 @@ def decide(bench: Bench, dice: Dice) -> None:
     for entry_id in sorted(bench.history.stored):
         if entry_id.startswith(CONFLICTS):
             resource = entry_id.removeprefix(CONFLICTS)
-            for conflict in open_conflicts(bench, resource):
+            for conflict in bench.open_conflicts(resource):
                 take: Literal["keep", "force"] = dice.pick(["keep", "force"])
                 decision = Resolution(resource=resource, path=conflict.path, take=take, seen=conflict.actual)
                 bench.say("resolve", by=CY, resolutions=[decision])
             return
-
-
-def open_conflicts(bench: Bench, resource: str) -> list[StepConflict]:
-    turn = Turn(bench.head, bench.now, bench.history, bench.contracts, 1)
-    return turn.conflicts(resource)
 
 
 @pytest.mark.parametrize("seeds", range(SEEDS // 50))
