@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from reconciler.contracts.expressions import EvaluationError, Facts, evaluate
+from reconciler.contracts.expressions import MAX_CONFLICT_WORK, EvaluationError, Facts, evaluate
 from reconciler.contracts.model import ApprovalRule, Contract
 from reconciler.values.json_value import Json
 
@@ -25,7 +25,7 @@ def resolve(
     facts = _facts(context)
     for resolver in contract.resolvers:
         try:
-            is_true = evaluate(resolver.when, facts)
+            is_true = evaluate(resolver.when, facts, MAX_CONFLICT_WORK)
         except EvaluationError as error:
             _note(notes, f"The resolver `{resolver.when}` of the contract {contract.name} gave no answer: {error}.")
             continue

@@ -1,7 +1,7 @@
 """CEL expressions: compiled once, checked when a contract is loaded, evaluated within bounds.
 
 The engine is common-expression-language, which wraps the Rust implementation. It has no budget of its own, so an expression
-has a largest length, and is only evaluated if the bound on its work that `tokens` gives is within MAX_WORK. cel-expr-python
+has a largest length, and is only evaluated if the bound on its work that `effort` gives is within a limit. cel-expr-python
 has a budget, but a fixed one of 10,000 iterations, which a rule over the operations of a large rollback can't keep to.
 
 The engine is imported when an expression is first seen: its package brings a terminal program along, which takes longer to
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from reconciler.contracts.effort import Sizes, sizes_of, together, work
 from reconciler.contracts.tokens import Shape, Token, shape_of, variables
 from reconciler.contracts.vocabulary import FUNCTIONS, Vocabulary
 from reconciler.values.json_value import Json
@@ -30,6 +31,8 @@ MAX_LENGTH: Final = 2_000
 """Characters. The longest rules that people still understand have some hundreds."""
 MAX_WORK: Final = 2_000_000
 """In about microseconds: a rule over each of 10,000 operations is well within it, one over each pair of them is not."""
+MAX_CONFLICT_WORK: Final = 50_000
+"""Likewise, of a rule over one conflict: a plan may have thousands."""
 
 _SYNTAX_FAULT: Final = re.compile(r"ERROR: <input>:([0-9]+):([0-9]+): (.*)")
 
@@ -61,7 +64,7 @@ class Facts:
     def __init__(self, values: Mapping[str, Json]) -> None:
         self._values = values
         self._context: cel.Context | None = None
-        self._sizes: dict[str, int] = {}
+        self._sizes: dict[str, Sizes] = {}
 
     def context(self, names: Iterable[str]) -> cel.Context:
         """The engine's context with these variables. Raises EvaluationError where one is missing or can't be converted."""
@@ -70,11 +73,11 @@ class Facts:
             self._add(name)
         return context
 
-    def size(self, names: Iterable[str]) -> int:
-        """The number of members of the largest list or map in these variables, at any depth."""
+    def sizes(self, names: Iterable[str]) -> Sizes:
+        """How large these variables are. Raises EvaluationError likewise."""
         for name in names:
             self._add(name)
-        return max((self._sizes[name] for name in names), default=0)
+        return together(self._sizes[name] for name in names)
 
     def _converted(self) -> cel.Context:
         if self._context is None:
@@ -90,15 +93,18 @@ class Facts:
             self._converted().add_variable(name, self._values[name])
         except (ValueError, OverflowError, TypeError):
             raise EvaluationError(f"{name} holds a value that rules can't read") from None
-        self._sizes[name] = _largest(self._values[name])
+        self._sizes[name] = sizes_of(name, self._values[name])
 
 
-def evaluate(expression: str, facts: Facts) -> bool:
-    """Whether an expression that has no faults is true. Raises EvaluationError where it has no answer, never anything else."""
+def evaluate(expression: str, facts: Facts, most: int = MAX_WORK) -> bool:
+    """Whether an expression that has no faults is true, if finding out takes no more work than ``most``.
+
+    Raises EvaluationError where it has no answer, never anything else.
+    """
     compiled = compile_expression(expression)
     if isinstance(compiled, ExpressionFault):
         raise EvaluationError(compiled.message)
-    if compiled.shape.work(facts.size(compiled.names)) > MAX_WORK:
+    if work(compiled.shape, facts.sizes(compiled.names)) > most:
         raise EvaluationError("it would take too long over so many values; use `exists` and `all` without nesting them")
     return _execute(compiled.program, facts.context(compiled.names))
 
@@ -212,17 +218,3 @@ def _at(expression: str, position: int, message: str) -> ExpressionFault:
 def _instead(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}" if known else ""
-
-
-def _largest(value: Json) -> int:
-    largest = 0
-    pending = [value]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            largest = max(largest, len(node))
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            largest = max(largest, len(node))
-            pending.extend(node)
-    return largest

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from reconciler.contracts.checks import Finding, reference_cycles
 from reconciler.contracts.errors import Fault
 from reconciler.contracts.loader import Loaded, Source, parse_all
-from reconciler.contracts.model import FieldRule, type_of
+from reconciler.contracts.model import Contract, FieldRule, type_of
 from reconciler.values.normalise import Normaliser
 
 
@@ -28,13 +28,30 @@ def _warnings(item: Loaded) -> Iterator[Finding]:
         for key, message in _rule_warnings(rule):
             yield ("fields", path, *key), message
         yield from _lost_settings(item, path, rule)
+        if rule.drift in ("report", "ignore") and item.says("fields", path, "confirm"):
+            yield ("fields", path, "confirm"), f"confirm is used only by drift: correct and adopt, not by {rule.drift}"
     create = contract.undo.create
     if create.set and create.by != "archive":
         yield ("undo", "create", "set"), f"set is used only by archive, but creates are undone by {create.by}"
     if contract.retry.cap_s < contract.retry.first_s:
         yield ("retry", "cap_s"), "cap_s is below first_s, so every wait is cap_s"
+    if not contract.requesters.roles and item.says("requesters", "roles"):
+        yield ("requesters", "roles"), "without a role in the list everybody may ask; name one, or leave requesters out"
+    for index, resolver in enumerate(contract.resolvers[:-1]):
+        if resolver.when.strip() == "true" and resolver.take != "pass":
+            yield ("resolvers", index), "this resolver always decides, so those after it are never asked"
+    if item.says("service", "promises") and "compare_and_set" not in contract.service.promises and _corrects(contract):
+        yield (
+            ("service", "promises"),
+            "drift is corrected, but the service doesn't promise compare_and_set: an edit made just before is overwritten",
+        )
     if len(set(contract.service.promises)) < len(contract.service.promises):
         yield ("service", "promises"), "a promise is listed twice"
+
+
+def _corrects(contract: Contract) -> bool:
+    existence = contract.existence
+    return "correct" in (existence.missing, existence.unexpected, *(rule.drift for rule in contract.fields.values()))
 
 
 def _rule_warnings(rule: FieldRule) -> Iterator[Finding]:

@@ -1,8 +1,7 @@
-"""The tokens of a CEL expression, and what they say about it: names, macros, and how much work it can be.
+"""The tokens of a CEL expression, and what they say about it: names, functions, macros and what these bind.
 
 The engine parses and evaluates; it has no budget, and it finds out about a misspelt name only when a rule is needed. So an
-expression is looked at here first, after the engine has accepted its syntax. The bound on work is a function of the
-expression and of the sizes of what it is given: the same on every machine, unlike a time limit.
+expression is looked at here first, after the engine has accepted its syntax.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ import msgspec
 TokenKind: TypeAlias = Literal["name", "text", "number", "sign"]
 
 MACROS: Final = frozenset({"all", "exists", "exists_one", "filter", "map"})
-_COPYING: Final = frozenset({"filter", "map"})  # the engine copies their result once for each member
+LITERALS: Final = frozenset({"true", "false", "null"})
+"""Names that stand for a value of their own."""
 
-_WORDS: Final = frozenset({"true", "false", "null", "in"})
+_WORDS: Final = LITERALS | {"in"}
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
@@ -30,8 +30,6 @@ _TOKEN: Final = re.compile(
     |(?P<sign>==|!=|<=|>=|&&|\|\||[-+*/%!<>?:.,()\[\]{}])""",
     re.VERBOSE | re.DOTALL,
 )
-_COUNTED: Final = re.compile(r"\{([0-9]*),?([0-9]*)\}")
-_CLASS: Final = re.compile(r"\\[pPwWdDsSbB]|\.|\(\?")
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -58,31 +56,6 @@ class Shape(msgspec.Struct, frozen=True):
     """Pairs of a name that stands by itself and the name that a macro binds to its members: ``operations.all(o, …)``."""
     fault: tuple[int, str] | None
     """A position and what is not allowed there."""
-
-    def work(self, size: int) -> int:
-        """An upper bound on the work, in about microseconds, where no list or map that goes in has more than ``size`` members."""
-        members = max(size, 1) * (1 + sum(token.text == "+" for token in self.tokens)) + len(self.tokens)
-        total = 0
-        for index, token in enumerate(self.tokens):
-            rounds = members**token.depth
-            total += rounds
-            if token.text in _COPYING and self._is_call(index):
-                total += 2 * rounds * members * members
-            elif token.text == "matches" and self._is_call(index):
-                total += rounds * pattern_work(self.tokens[index + 2].text)
-        return total
-
-    def _is_call(self, index: int) -> bool:
-        following = self.tokens[index + 1 : index + 2]
-        return self.tokens[index].kind == "name" and bool(following) and following[0].text == "("
-
-
-def pattern_work(pattern: str) -> int:
-    """An upper bound on the work of compiling a regular expression, which the engine does at each use."""
-    copies = 1
-    for low, high in _COUNTED.findall(pattern):
-        copies *= max(int(low or 1), int(high or 1), 1)
-    return (10 + 5 * len(pattern) + 1_000 * len(_CLASS.findall(pattern))) * copies
 
 
 def shape_of(expression: str) -> Shape:

@@ -67,6 +67,16 @@ def test_a_clean_contract_has_nothing_to_be_said_about() -> None:
         ),
         ("retry: {first_s: 10, cap_s: 5}", "2:22: cap_s is below first_s, so every wait is cap_s"),
         ("service: {promises: [deduplicates, deduplicates]}", "2:11: a promise is listed twice"),
+        ("fields: {/a: {confirm: 1}}", "2:15: confirm is used only by drift: correct and adopt, not by report"),
+        ("requesters: {roles: []}", "2:14: without a role in the list everybody may ask"),
+        (
+            "resolvers: [{when: 'true', take: actual}, {when: 'path == \"/a\"', take: manual}]",
+            "2:13: this resolver always decides, so those after it are never asked",
+        ),
+        (
+            "existence: {missing: correct}\nservice: {promises: [deduplicates]}",
+            "3:11: drift is corrected, but the service doesn't promise compare_and_set",
+        ),
         ("references: {/a: erp/order}", "2:14: there is no contract for erp/order, so the safe default holds for it"),
     ],
 )
@@ -92,6 +102,12 @@ def test_a_circle_of_references_is_told_once() -> None:
         "warning 1.yaml:2:28: crm/a refers to crm/b refers to crm/a: resources that refer to each other in a circle are"
         + " undone in one wave"
     ]
+
+
+def test_types_that_one_contract_covers_are_no_circle_and_make_one_with_another() -> None:
+    assert said("contract: crm/*\nreferences: {/b: crm/b}") == []
+    (circle,) = said("contract: crm/*\nreferences: {/b: erp/b}", "contract: erp/b\nreferences: {/a: crm/a}")
+    assert "crm/* refers to erp/b refers to crm/*" in circle
 
 
 def test_a_wildcard_contract_counts_for_a_reference() -> None:
