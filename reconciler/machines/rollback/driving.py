@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from reconciler.contracts.masking import shown_error
 from reconciler.machines.protocol import EmitUndoStep
 from reconciler.machines.rollback.budget import pay, refund, system_of
 from reconciler.machines.rollback.gathering import begin
@@ -207,7 +208,8 @@ def _failed(turn: Turn, step: Step, before: StepState) -> None:
             _order(turn, Step(order=order, state="ordered", plan=step.plan), None)
     else:
         turn.put_step(step, before)
-        why = f" ({step.error})" if step.error else ""
+        error = shown_error(turn.contracts.for_resource(step.order.resource), step.error)
+        why = f" ({error})" if error else ""
         _stop(turn, f"{step.order.resource} refused its change for good{why}; mend the cause, then resume.")
 
 
