@@ -324,6 +324,7 @@ class _Planning:
                 " the latest change first."
             )
         self._note_kept_resources()
+        self._note_missing_references(commands)
         self._note_unused_decisions()
         self._note_sources()
         context = self._context(commands)
@@ -552,6 +553,20 @@ class _Planning:
                 self._notes.append(
                     f"{self._words.record(resource)} isn't made again: by the rules for it, what a workflow removed stays removed."
                 )
+
+    def _note_missing_references(self, commands: Mapping[str, Command]) -> None:
+        """What would refer, once the plan is done, to a resource that is known not to be there then."""
+        for resource in commands:
+            if resource not in self._undos:
+                continue
+            for path, key in references_of(self._estate, resource, self._undos, self._observed):
+                seen, other = self._observed.get(key), self._undos.get(key)
+                is_made = other is not None and other.merged is not None and other.merged.creation and key in commands
+                if seen is not None and seen.exists is False and not is_made:
+                    self._notes.append(
+                        f"{self._words.record(resource)} will refer to {self._words.record(key)}"
+                        f" ({self._words.field(resource, path)}), which won't be there."
+                    )
 
     def _vertex(self, vertex: str) -> str:
         resource, is_effect, _ = vertex.partition(" effect ")
