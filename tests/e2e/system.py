@@ -101,10 +101,16 @@ class PostgresqlCrm:
         asyncio.run(self._with(run))
 
     def contacts(self) -> dict[str, dict[str, Any]]:
-        async def run(database: asyncpg.Connection) -> Any:
-            return await database.fetch(f"SELECT id, {', '.join(_FIELDS)} FROM contact")
+        rows = self.fetch(f"SELECT id, {', '.join(_FIELDS)} FROM contact")
+        return {row[0]: dict(zip(_FIELDS, row[1:], strict=True)) for row in rows}
 
-        return {row["id"]: {name: row[name] for name in _FIELDS} for row in asyncio.run(self._with(run))}
+    def fetch(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+        async def run(database: asyncpg.Connection) -> Any:
+            return await database.fetch(query)
+
+        return [tuple(row) for row in asyncio.run(self._with(run))]
 
     async def _with(self, run: Callable[[asyncpg.Connection], Any]) -> Any:
         database = await asyncpg.connect(self._dsn)
@@ -117,13 +123,16 @@ class PostgresqlCrm:
 class System:
     """Starts the processes and tells where they are."""
 
-    def __init__(self, estate: Estate, crm: Crm, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, estate: Estate, crm: Crm, folder: Path, environment: Mapping[str, str], *, contract: str = ""
+    ) -> None:
+        """``contract`` is put behind what the contract for contacts says."""
         self.estate = estate
         self.crm = crm
         self._folder = folder
         contracts = folder / "contracts"
         contracts.mkdir()
-        (contracts / "contact.yaml").write_text(_CONTRACT)
+        (contracts / "contact.yaml").write_text(_CONTRACT + contract)
         (folder / "targets.yaml").write_text(crm.target())
         self.environment = {
             **os.environ,

@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.contracts.model import ContractSet
-from reconciler.history.tree import equal, known_value
-from reconciler.machines.head import Head, decode_head
-from reconciler.plan.estate import estate_of
-from reconciler.records import Action, DriftEvent, Outcome
-from reconciler.wire.changelog import ExpectedHead
+from reconciler.records import DriftEvent, Outcome
 from tests.e2e.system import PostgresqlCrm, SqliteCrm, System
-from tests.support.estate import Estate, produce_actions
+from tests.support.estate import Estate
 from tests.support.waiting import wait_until
 
 WITHIN_S = 60.0
@@ -33,15 +28,6 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
         )
     else:
         whole = _real(request, tmp_path)
-    try:
-        yield whole
-    finally:
-        whole.stop()
-
-
-@pytest.fixture
-def real_system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
-    whole = _real(request, tmp_path)
     try:
         yield whole
     finally:
@@ -116,34 +102,6 @@ def _decide_what_was_reported(system: System, made: dict[str, dict[str, Any]]) -
     wait_until(lambda: not system.command("drift", "list", "--json"), deadline_s=WITHIN_S, what="no drift is open")
 
 
-@pytest.mark.timeout(300)
-def test_a_worker_killed_under_load_leaves_the_table_that_a_pure_fold_of_the_log_gives(real_system: System) -> None:
-    estate = real_system.estate
-    worker = real_system.worker()
-    for number in range(3):
-        produce_actions(estate, 1_500, keys=200, first=number * 1_500)
-        worker.kill()
-        worker = real_system.worker()
-    estate.drained(WITHIN_S)
-    actions = _records(real_system, estate.topics.actions, Action)
-    expected = estate_of(actions, ContractSet()).histories
-    heads = _heads(estate)
-    assert heads.keys() == expected.keys()
-    for resource, head in heads.items():
-        assert equal(head.tree, expected[resource].tree), resource
-        assert head.entries == len(expected[resource].entries), resource
-        assert known_value(head.tree)
-
-
 def _records(system: System, topic: str, kind: type[Any]) -> list[Any]:
     found = [system.estate.codec.decode(record.value) for record in system.estate.read(topic)]
     return [record for record in found if isinstance(record, kind)]
-
-
-def _heads(estate: Estate) -> dict[str, Head]:
-    heads = {}
-    for found in estate.read(estate.topics.expected):
-        record = estate.codec.decode(found.value)
-        assert isinstance(record, ExpectedHead)
-        heads[record.resource] = decode_head(record.state)
-    return heads

@@ -9,7 +9,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import orjson
@@ -44,6 +44,8 @@ class Found(NamedTuple):
     value: bytes | None
     headers: dict[str, bytes]
     timestamp_ms: int
+    raw_headers: tuple[tuple[str, bytes], ...] = ()
+    """As they stand, also where a name has several values."""
 
 
 class Estate:
@@ -255,6 +257,7 @@ def _found(message: Message) -> Found:
         message.value(),
         _headers(message),
         message.timestamp()[1],
+        tuple(cast("list[tuple[str, bytes]]", message.headers() or [])),
     )
 
 
