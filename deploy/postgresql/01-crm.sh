@@ -2,6 +2,7 @@
 # Run once, when the database is made: the CRM's account, its tables and some rows. The account owns its tables and
 # nothing else, so that a command of the reconciler can reach no other data.
 set -eu
+: "${CRM_PASSWORD:?is empty: make deploy/.env, by \`make up\` or deploy/make-env}"
 
 psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --set password="$CRM_PASSWORD" <<'SQL'
 CREATE ROLE crm LOGIN PASSWORD :'password';

@@ -85,7 +85,7 @@ def test_no_secret_stands_in_a_file() -> None:
     assert secrets
     assert [name for name, value in secrets if value] == []
     compose = (_ROOT / "docker-compose.yml").read_text()
-    assert re.findall(r"(?m)PASSWORD: (?!\$\{\w+:\?)(.+)$", compose) == []
+    assert re.findall(r"(?m)PASSWORD: (?!\$\{\w+:-\}$)(.+)$", compose) == []
 
 
 def test_the_environment_file_has_every_variable_and_new_passwords_each_time() -> None:
