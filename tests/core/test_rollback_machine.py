@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from reconciler.contracts.model import ApprovalRule, Contract, ContractSet, Requesters, Undo
-from reconciler.machines.rollback import fences_of
+from reconciler.contracts.model import ApprovalRule, Contract, ContractSet, Forbid, Requesters, Undo
+from reconciler.machines.rollback import RollbackMachine, fences_of
 from reconciler.records import Compensation, Observation, Resolution, Selector
 from tests.core.histories import make_action
-from tests.core.rollback_bench import ANA, BO, CY, Bench, undone, wrote
+from tests.core.rollback_bench import ANA, BO, CY, PARTITIONS, Bench, undone, wrote
 
 FREE = Contract(name="*")
 
@@ -441,7 +443,58 @@ def test_the_echo_of_the_undo_is_no_late_action() -> None:
     assert len(made.orders) == 3
 
 
+def test_a_late_action_that_was_reported_is_not_undone_behind_peoples_backs() -> None:
+    made = three()
+    made.scripts["crm/contact/1"] = ["outdated"]
+    made.undo()
+    assert made.head.status == "halted"
+    made.act(wrote(4, "crm/contact/4"))
+    made.observe_all()
+    made.run()
+    made.say("resume")
+    made.run()
+    assert made.head.status == "partial" and undone(made, *ALL)
+    assert not undone(made, "crm/contact/4")
+
+
 # -- what else is found
+
+
+def test_a_record_is_put_back_to_what_it_was_at_an_instant() -> None:
+    made = bench()
+    for number in range(1, 5):
+        fields: dict[str, Any] = {"before": {"/phone": str(number)}, "set": {"/phone": str(number + 1)}}
+        made.act(wrote(number, "crm/contact/1", run_id=f"run-{number}", **fields))
+    made.observe_all()
+    made.say("request", select=Selector(resource="crm/contact/1", to_at=2_000_000), mode="execute")
+    made.run()
+    assert made.head.status == "completed"
+    assert made.actual["crm/contact/1"] == {"phone": "3"}
+
+
+def test_work_that_is_no_longer_kept_is_said_to_be_so() -> None:
+    made = bench()
+    made.act(wrote(1, "crm/contact/1"))
+    for number in range(2, 1_200):
+        fields: dict[str, Any] = {"before": {"/phone": str(number)}, "set": {"/phone": str(number + 1)}}
+        made.act(wrote(number, "crm/contact/1", run_id="later", **fields))
+    made.observe_all()
+    made.undo()
+    assert made.head.status == "nothing_to_do"
+    plan = made.events[-1].plan
+    assert plan is not None and [item["rule"] for item in plan["blocked"]] == ["expired"]
+
+
+def test_a_contract_that_forbids_what_is_left_stops_it_and_does_not_call_it_rejected() -> None:
+    made = three()
+    made.scripts["crm/contact/1"] = ["outdated"]
+    made.undo()
+    forbidding = Contract(name="*", undo=Undo(forbid=(Forbid(when="true", because="It is the end of the year."),)))
+    made.contracts = ContractSet((forbidding,))
+    made.machine = RollbackMachine(made.contracts, PARTITIONS)
+    made.say("resume")
+    made.run()
+    assert made.head.status == "halted" and made.head.halted_for == "It is the end of the year."
 
 
 def test_what_depends_on_it_elsewhere_is_found_in_other_partitions_and_cascades() -> None:

@@ -19,6 +19,7 @@ from reconciler.values.instant import SECOND, Instant
 CONSENT_HOURS: Final = 72
 """How long a plan waits for consent, and how long consent holds."""
 
+_APPROVALS_REMEMBERED: Final = 100
 _CONSENT: Final = CONSENT_HOURS * 3_600 * SECOND
 
 
@@ -87,7 +88,7 @@ def add_approval(turn: Turn, item: Approval, plan_hash: str) -> None:
     at = turn.now if item.approved_at is None else min(item.approved_at, turn.now)
     kept = [other for other in turn.head.approvals if (other.by.id, other.plan_hash) != (item.by.id, plan_hash)]
     approval = msgspec.structs.replace(item, plan_hash=plan_hash, approved_at=at)
-    turn.change(approvals=[*kept, approval])
+    turn.change(approvals=[*kept, approval][-_APPROVALS_REMEMBERED:])
 
 
 def _own_word(request: RollbackRequest) -> list[Approval]:

@@ -26,6 +26,7 @@ from reconciler.machines.rollback.head import (
 from reconciler.machines.rollback.planning import wave_key
 from reconciler.machines.rollback.telling import tell
 from reconciler.machines.rollback.turn import Refused, Turn, digest
+from reconciler.plan.model import Plan
 from reconciler.records import RollbackStatus, Selector, StepReport, UndoStep
 
 WINDOW: Final = 500
@@ -219,11 +220,11 @@ def _stop(turn: Turn, reason: str) -> None:
         halt(turn, reason)
 
 
-def halt(turn: Turn, reason: str) -> None:
+def halt(turn: Turn, reason: str, plan: Plan | None = None) -> None:
     """Stops, so that a person looks at it; everything is kept for going on."""
     turn.change(halted_for=reason)
     turn.alert("rollback_halted", f"The rollback {turn.head.rollback_id} has stopped: {reason}", turn.head.sequence)
-    tell(turn, "halted")
+    tell(turn, "halted", plan=plan)
 
 
 # -- going on, and coming to an end

@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.machines.protocol import EmitQuery
 from reconciler.machines.rollback.dossiers import Known, decode_dossier, known_of
-from reconciler.machines.rollback.head import ASKED, DOSSIER, MATCHED, Asked, Gathering, Round
+from reconciler.machines.rollback.head import ASKED, DOSSIER, LEFT_BEHIND, MATCHED, Asked, Gathering, Round
 from reconciler.machines.rollback.telling import tell
 from reconciler.machines.rollback.turn import Refused, Turn
 from reconciler.records import Gathered, GatherQuery, Selector
@@ -47,8 +47,7 @@ def begin(turn: Turn, select: Selector | None = None, *, is_late_work: bool = Fa
         positions={},
         then=None,
         halted_for="",
-        troubles=[],
-        late_resources=[],
+        troubles=[step_id for step_id in head.troubles if _stays(turn, step_id)],
     )
     for partition in range(turn.partitions):
         turn.emit(
@@ -66,10 +65,15 @@ def begin(turn: Turn, select: Selector | None = None, *, is_late_work: bool = Fa
     tell(turn, "gathering")
 
 
+def _stays(turn: Turn, step_id: str) -> bool:
+    """Whether a step that isn't as it should be stays so, whatever is planned."""
+    step = turn.step(step_id)
+    return step is not None and step.state in LEFT_BEHIND
+
+
 def forget(turn: Turn) -> None:
     """Forgets what was gathered."""
-    for prefix in (DOSSIER, MATCHED, ASKED):
-        turn.drop([entry_id for entry_id, _ in turn.entries(prefix)])
+    turn.drop_all(DOSSIER, MATCHED, ASKED)
 
 
 def take_answer(turn: Turn, answer: Gathered) -> bool:
@@ -145,8 +149,7 @@ def silent_partitions(turn: Turn) -> list[int]:
 def widen(turn: Turn, found: Known, operations: Iterable[str], removals: Iterable[str]) -> bool:
     """Asks about operations that would be undone, and resources that would go, what wasn't asked yet. Says whether there was
     anything to ask."""
-    before = turn.get(ASKED)
-    asked = Asked() if before is None else _asked_decoder.decode(before)
+    asked = _asked(turn)
     undone = dict.fromkeys(operations)
     wanted = Asked(
         operations=_new([*undone, *_needed(found, undone)], asked.operations),
@@ -155,14 +158,6 @@ def widen(turn: Turn, found: Known, operations: Iterable[str], removals: Iterabl
     )
     if not (wanted.operations or wanted.depended_on or wanted.referenced):
         return False
-    turn.store(
-        ASKED,
-        Asked(
-            operations=[*asked.operations, *wanted.operations],
-            depended_on=[*asked.depended_on, *wanted.depended_on],
-            referenced=[*asked.referenced, *wanted.referenced],
-        ),
-    )
     matched = matched_by_partition(turn)
     gathering = turn.head.gathering
     assert gathering is not None
@@ -170,10 +165,21 @@ def widen(turn: Turn, found: Known, operations: Iterable[str], removals: Iterabl
     for piece in _pieces(wanted):
         number = turn.head.round + 1
         turn.change(round=number)
+        turn.store(f"{ASKED}{number}", piece)
         rounds.append(_ask(turn, number, piece, matched))
     rounds = [item for item in rounds if len(item.parts) < turn.partitions or item.seen]
     turn.change(gathering=msgspec.structs.replace(gathering, rounds=rounds, since_at=turn.now))
     return bool(rounds)
+
+
+def _asked(turn: Turn) -> Asked:
+    """All that was asked about beyond the selection."""
+    pieces = [_asked_decoder.decode(value) for _, value in turn.entries(ASKED)]
+    return Asked(
+        operations=[name for piece in pieces for name in piece.operations],
+        depended_on=[name for piece in pieces for name in piece.depended_on],
+        referenced=[name for piece in pieces for name in piece.referenced],
+    )
 
 
 def _ask(turn: Turn, number: int, wanted: Asked, matched: dict[int, set[str]]) -> Round:

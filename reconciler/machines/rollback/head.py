@@ -5,7 +5,7 @@ kilobytes:
 
     d:<resource>                   the dossier of a resource, until the plan is made
     m:<round>:<partition>:<part>   the operations that a partition matched, until the next selection
-    asked                          what partitions were asked about beyond the selection
+    q:<round>                      what partitions were asked about beyond the selection
     s:<step_id>                    a step and what became of it
     w:<plan>:<wave>:<chunk>        the ids of a wave's steps, in their order
     c:<resource>                   conflicts that a person has yet to decide
@@ -35,7 +35,7 @@ from reconciler.values.instant import Instant
 
 DOSSIER: Final = "d:"
 MATCHED: Final = "m:"
-ASKED: Final = "asked"
+ASKED: Final = "q:"
 STEP: Final = "s:"
 WAVE: Final = "w:"
 CONFLICTS: Final = "c:"

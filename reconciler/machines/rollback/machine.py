@@ -16,8 +16,7 @@ from reconciler.machines.rollback.gathering import forget, take_answer
 from reconciler.machines.rollback.head import Head, decode_head, encode
 from reconciler.machines.rollback.late import take_late
 from reconciler.machines.rollback.planning import FaultyPlan, consider
-from reconciler.machines.rollback.requesting import planned, take_request
-from reconciler.machines.rollback.telling import tell
+from reconciler.machines.rollback.requesting import planned, reject, take_request
 from reconciler.machines.rollback.timing import due_at, take_timer
 from reconciler.machines.rollback.turn import Refused, Turn
 from reconciler.records import Gathered, RollbackRequest, StepReport, Timer
@@ -85,9 +84,9 @@ class RollbackMachine:
         try:
             plan = consider(turn)
         except InputError as error:
-            turn.change(gathering=None, halted_for=f"The request can't be planned: {error.message}.")
+            turn.change(gathering=None)
             forget(turn)
-            tell(turn, "rejected")
+            reject(turn, f"The request can't be planned: {error.message}.")
             return
         except FaultyPlan as fault:
             turn.change(gathering=None)

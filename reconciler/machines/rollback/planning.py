@@ -153,7 +153,7 @@ def _patience_s(contract: Contract) -> float:
 
 def _replace(turn: Turn) -> None:
     """What the plan before has not done is left to the new one."""
-    turn.drop([entry_id for entry_id, _ in turn.entries(WAVE)])
+    turn.drop_all(WAVE)
     for entry_id, _ in list(turn.entries(CONFLICTS)):
         turn.put_conflicts(entry_id.removeprefix(CONFLICTS), [])
     for step in list(turn.steps()):

@@ -65,6 +65,8 @@ def _continue(turn: Turn, request: RollbackRequest) -> None:
             f"asks for the rollback {head.rollback_id} once more, in other words; choose an id of its own",
             "rollback_id",
         )
+    if request.requested_by is None:
+        raise Refused(f"doesn't say who wants to {request.verb}; name the person", "requested_by")
     if head.status in ENDED:
         raise Refused(f"speaks of a rollback that is over ({head.status}); ask for a new one", "rollback_id")
     if head.then is not None and request.verb != "cancel":
@@ -146,7 +148,9 @@ def _plan_again(turn: Turn) -> None:
     """Finds out anew what is there and what is left, once nothing is under way."""
     if turn.under_way:
         withdraw(turn)
-        turn.change(then="replan", driving=_waiting(turn))
+        reason = f"{turn.under_way} steps are still under way; when they have ended, what is left is planned again."
+        turn.change(then="replan", driving=_waiting(turn), halted_for=reason)
+        tell(turn, "halted")
         return
     begin(turn)
 
@@ -157,8 +161,7 @@ def _waiting(turn: Turn) -> Driving | None:
 
 
 def _resolve(turn: Turn, request: RollbackRequest) -> None:
-    if request.requested_by is None:
-        raise Refused("doesn't say who decides; name the person", "requested_by")
+    assert request.requested_by is not None
     if not request.resolutions:
         raise Refused("decides nothing; name the conflicts and what is to become of them", "resolutions")
     _check_role(turn.head, request)
@@ -205,8 +208,7 @@ def planned(turn: Turn, plan: Plan) -> None:
     assert facts is not None and head.request is not None
     refusal = refusal_of(head, head.request.roles)
     if plan.status == "rejected" or refusal is not None:
-        turn.change(halted_for=refusal or next((item.reason for item in plan.blocked if item.rule == "forbidden"), ""))
-        tell(turn, "rejected", plan=plan)
+        reject(turn, refusal or next((item.reason for item in plan.blocked if item.rule == "forbidden"), ""), plan)
     elif facts.steps:
         tell(turn, "needs_approval" if missing_approvals(turn) else "executable", plan=plan)
         go_on(turn, is_fresh=True, is_told=True)
@@ -222,6 +224,15 @@ def planned(turn: Turn, plan: Plan) -> None:
         finish(turn)
     else:
         tell(turn, "nothing_to_do", plan=plan)
+
+
+def reject(turn: Turn, reason: str, plan: Plan | None = None) -> None:
+    """What was asked for isn't allowed, or makes no sense. Where a part of it was done before, that is no end of it."""
+    turn.change(halted_for=reason)
+    if turn.count(*DONE, *LEFT_BEHIND):
+        halt(turn, reason, plan)
+    else:
+        tell(turn, "rejected", plan=plan)
 
 
 def go_on(turn: Turn, *, is_fresh: bool, is_told: bool = False) -> None:
@@ -247,4 +258,4 @@ def _holds(turn: Turn) -> bool:
     return all(now.get(name) == value for name, value in facts.contracts.items())
 
 
-__all__ = ["go_on", "identity_of", "planned", "proceed", "refusal_of", "take_request"]
+__all__ = ["go_on", "identity_of", "planned", "proceed", "refusal_of", "reject", "take_request"]

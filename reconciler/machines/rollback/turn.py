@@ -103,6 +103,11 @@ class Turn:
             return self._stored[entry_id]
         return self._history.get(entry_id)
 
+    def drop_all(self, *prefixes: str) -> None:
+        """Forgets all values whose ids begin so."""
+        stored = [entry_id for entry_id, _ in self._history.entries()]
+        self.drop([entry_id for entry_id in (*stored, *self._stored) if entry_id.startswith(prefixes)])
+
     def entries(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """All values whose ids begin so, in the order of their ids."""
         found = {entry_id: value for entry_id, value in self._history.entries() if entry_id.startswith(prefix)}
