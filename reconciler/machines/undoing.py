@@ -124,7 +124,8 @@ def report(
     command_id = None if command is None else command.command_id
     return EmitReport(
         StepReport(
-            report_id=digest("report", order.step_id, status, command_id, attempt),
+            # An attempt may first seem to have gone astray, and then be told of as failed: that is two reports.
+            report_id=digest("report", order.step_id, status, command_id, attempt, bool(more.get("is_timeout"))),
             rollback_id=order.rollback_id,
             step_id=order.step_id,
             resource=order.resource,

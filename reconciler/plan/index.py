@@ -125,7 +125,11 @@ def is_in_window(selector: Selector, occurred_at: Instant) -> bool:
 
 def matches(query: GatherQuery, postings: Postings) -> Matches:
     """What an index knows of a question."""
-    selected = [name for name in dict.fromkeys(_selected(query.select, postings)) if not _has_failed(name, postings)]
+    selected = [
+        name
+        for name in dict.fromkeys(_selected(query.select, postings))
+        if not is_own(query, name) and not _has_failed(name, postings)
+    ]
     operations = dict.fromkeys((*selected, *query.operations))
     for name in query.depended_on:
         operations.update(dict.fromkeys(posting.operation_id for posting in postings(Term("depends_on", name))))
@@ -162,12 +166,20 @@ def _selected(selector: Selector | None, postings: Postings) -> Iterator[str]:
             yield posting.operation_id
 
 
+def is_own(query: GatherQuery, operation_id: str) -> bool:
+    """Whether an operation is what the rollback that asks has done itself: else it would undo its own undo."""
+    return operation_id.startswith(f"{query.rollback_id}/")
+
+
 def is_told_later(query: GatherQuery, action: Action) -> bool:
     """Whether an action that arrives after the answer to a standing query is to be told. Work that only begins is told when
-    it has ended, and what failed isn't."""
+    it has ended, and what failed isn't. A run, or an operation, is meant whole; whoever selects by time means what had
+    happened when he asked, not all that ever will."""
     if not query.standing or action.stage not in ("succeeded", "reversed"):
         return False
     operation_id = operation_of(action)
+    if is_own(query, operation_id):
+        return False
     if operation_id in query.operations:
         return True
     selector = query.select
@@ -176,6 +188,8 @@ def is_told_later(query: GatherQuery, action: Action) -> bool:
     term = term_of(selector)
     if term is None:
         return operation_id in (selector.operations or ())
+    if selector.run_id is None and action.occurred_at > query.occurred_at:
+        return False
     return term in terms_of(action, _NO_REFERENCES) and is_in_window(selector, action.occurred_at)
 
 

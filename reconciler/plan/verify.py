@@ -156,7 +156,8 @@ class _Look:
         select = self._request.select
         told = self._undone | {item.operation_id for item in self._plan.blocked}
         for name in (select.operations or ()) if select is not None else ():
-            if name not in told:
+            was_undone = name in self._estate.operations and not self._estate.entries_of(name)
+            if name not in told and not was_undone:
                 yield "operations", f"{name} was asked for, and is neither undone nor blocked"
 
     # -- steps

@@ -7,18 +7,25 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, TypeVar
 
 from reconciler.contracts.model import Contract
-from reconciler.history.entry import Entry
 from reconciler.history.replay import History, Known, State, Value, look
 from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal
 from reconciler.history.undo import without
-from reconciler.machines.head import Head, whole_history
-from reconciler.records import Action, DriftEvent
+from reconciler.records import DriftEvent
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
-from reconciler.wire.partition import partition_of
+from streams.simulation.reading import heads_of, history_of, logged_actions
 from streams.simulation.replaying import contents, effect_id, replayed
+from streams.simulation.rollback_checks import (
+    completed_is_true,
+    events_in_order,
+    plans_stand_up,
+    reversals_are_told,
+    rollbacks_come_to_rest,
+    undone_stays_undone,
+)
 from streams.simulation.simulation import PARTITIONS, Simulation, Violation
 from streams.simulation.targets import COMMAND, Loss
+from streams.simulation.witnessing import steps_in
 from streams.store.producer import Outgoing
 
 Check: TypeAlias = Callable[[Simulation], Iterator[Violation]]
@@ -48,24 +55,24 @@ def everybody_works(simulation: Simulation) -> Iterator[Violation]:
 
 def no_lost_action(simulation: Simulation) -> Iterator[Violation]:
     """Every action that a producer was given is in the log, and every one in the log in its resource's history, in order."""
-    logged = _logged_actions(simulation)
+    logged = logged_actions(simulation)
     known = {action.action_id for actions in logged.values() for action in actions}
     for action in simulation.hands.reported:
         if action.action_id not in known:
             yield Violation("no lost action", f"{action.action_id} was sent and isn't in the log")
     for resource, actions in logged.items():
-        wanted = [action.action_id for action in actions if action.stage in ("succeeded", "reversed")]
-        _, entries = _history(simulation, resource)
-        kept = [entry.action.action_id for entry in entries if not _is_adoption(entry)]
+        wanted = [action.action_id for action in actions if action.stage == "succeeded"]
+        _, entries = history_of(simulation, resource)
+        kept = [entry.action.action_id for entry in entries if not (entry.is_adoption or entry.is_reversal)]
         if kept != wanted:
             yield Violation("no lost action", f"the history of {resource} has {kept} instead of {wanted}")
 
 
 def table_is_fold(simulation: Simulation) -> Iterator[Violation]:
     """The expected state is the plain fold of the log, as `reconciler.history.replay` defines it."""
-    logged = _logged_actions(simulation)
-    for resource, head in _heads(simulation).items():
-        base, entries = _history(simulation, resource)
+    logged = logged_actions(simulation)
+    for resource, head in heads_of(simulation).items():
+        base, entries = history_of(simulation, resource)
         contract = simulation.estate.contracts.for_resource(resource)
         if not equal(without(entries, frozenset(head.undone), contract, base), head.tree):
             yield Violation("table is fold", f"{resource} is not what its own history folds to")
@@ -74,7 +81,9 @@ def table_is_fold(simulation: Simulation) -> Iterator[Violation]:
         actions = {action.action_id: action for action in logged.get(resource, [])}
         history = History()
         for entry in entries:
-            if _is_adoption(entry):
+            if entry.is_reversal:
+                history.fold(entry.action)
+            elif entry.is_adoption:
                 for tokens, value in entry.external_writes():
                     history.step(None, tokens, value)
             elif entry.action.action_id in actions:
@@ -182,20 +191,39 @@ def _was_seen(loss: Loss) -> bool:
 
 
 def _was_decided(simulation: Simulation, loss: Loss) -> bool:
-    """Whether the contract says that such drift is corrected, or a person has."""
+    """Whether the contract gives such a value up, or a person has."""
+    change = next(item for item in loss.command.changes if _is_at_or_below(loss.path, item.path))
+    if loss.command.rollback_id is not None:
+        return _was_undone(simulation, loss) or _was_given_up(simulation, loss, change.path)
     contract = simulation.estate.contracts.for_resource(loss.resource)
-    for change in loss.command.changes:
-        tokens = tokens_of(change.path)
-        if tokens_of(loss.path)[: len(tokens)] == tokens:
-            if _is_corrected(contract, change.path, loss):
-                return True
-            return any(
-                decision.verb == "expected"
-                and decision.resource == loss.resource
-                and decision.path in (None, change.path)
-                for decision in simulation.hands.decided
-            )
-    return False
+    return _is_corrected(contract, change.path, loss) or any(
+        decision.verb == "expected" and decision.resource == loss.resource and decision.path in (None, change.path)
+        for decision in simulation.hands.decided
+    )
+
+
+def _is_at_or_below(path: str, above: str) -> bool:
+    tokens = tokens_of(above)
+    return tokens_of(path)[: len(tokens)] == tokens
+
+
+def _was_undone(simulation: Simulation, loss: Loss) -> bool:
+    """Whether it is the value of an action that the rollback undoes."""
+    assert loss.command.rollback_id is not None
+    steps = steps_in(simulation.rollback_entries(loss.command.rollback_id))
+    numbers = {number for step in steps if step.order.resource == loss.resource for number in step.order.numbers}
+    _, entries = history_of(simulation, loss.resource)
+    return any(entry.number in numbers and entry.action.action_id == loss.writer.id for entry in entries)
+
+
+def _was_given_up(simulation: Simulation, loss: Loss, path: str) -> bool:
+    contract = simulation.estate.contracts.for_resource(loss.resource)
+    if {contract.rule(path).conflict, contract.rule(loss.path).conflict} & {"expected_wins", "latest_wins"}:
+        return True
+    return any(
+        item.resource == loss.resource and item.take != "keep" and _is_near(loss.path, item.path)
+        for item in simulation.requester.resolved
+    )
 
 
 def _is_corrected(contract: Contract, path: str, loss: Loss) -> bool:
@@ -209,7 +237,7 @@ def _is_corrected(contract: Contract, path: str, loss: Loss) -> bool:
 
 def converged_or_explained(simulation: Simulation) -> Iterator[Violation]:
     """Once nothing fails any more, what workflows wrote is there, or the state says why it isn't."""
-    for resource, head in _heads(simulation).items():
+    for resource, head in heads_of(simulation).items():
         if head.pending is not None:
             yield Violation(
                 "converged", f"{resource} waits for the outcome of {head.pending.command.command_id} for ever"
@@ -240,7 +268,7 @@ def told_as_it_is(simulation: Simulation) -> Iterator[Violation]:
         event = simulation.codec.decode(record.value)
         assert isinstance(event, DriftEvent)
         last[event.resource] = event
-    for resource, head in _heads(simulation).items():
+    for resource, head in heads_of(simulation).items():
         told = last.get(resource)
         open_one = None if told is None or told.status == "closed" else told.drift_id
         if open_one != (None if head.drift is None else head.drift.drift_id):
@@ -290,42 +318,6 @@ def _shown(value: Json | Absent) -> str:
     return "absent" if isinstance(value, Absent) else repr(value)
 
 
-# -- reading the simulation
-
-
-def _logged_actions(simulation: Simulation) -> dict[str, list[Action]]:
-    """The actions of each resource in the order of the log where they belong, each once."""
-    found: dict[str, dict[str, Action]] = {}
-    for partition, record in simulation.broker.records(simulation.topics.actions):
-        if partition == partition_of(record.key or b"", PARTITIONS):
-            action = simulation.codec.decode(record.value)
-            assert isinstance(action, Action)
-            found.setdefault(action.resource, {}).setdefault(action.action_id, action)
-    return {resource: list(actions.values()) for resource, actions in found.items()}
-
-
-def _heads(simulation: Simulation) -> dict[str, Head]:
-    heads: dict[str, Head] = {}
-    for owner in simulation.fleet.owners():
-        if owner.lane.pipeline.name == _PIPELINE:
-            for resource, state in owner.table.heads():
-                assert isinstance(state, Head)
-                heads[resource] = state
-    return heads
-
-
-def _history(simulation: Simulation, resource: str) -> tuple[Node, list[Entry]]:
-    owner = simulation.fleet.owner(_PIPELINE, partition_of(resource.encode(), PARTITIONS))
-    if owner is None:
-        return UNKNOWN, []
-    base, entries = whole_history(owner.table.history.of(resource.encode()))
-    return base.tree, entries
-
-
-def _is_adoption(entry: Entry) -> bool:
-    return entry.operation_id.startswith("adopt/")
-
-
 def _tree(state: State, place: Tokens = ()) -> Node:
     """What the replay says, as a tree."""
     what = look(state, place)
@@ -350,4 +342,10 @@ CHECKS: Final[tuple[Check, ...]] = (
     no_edit_destroyed,
     converged_or_explained,
     told_as_it_is,
+    plans_stand_up,
+    rollbacks_come_to_rest,
+    completed_is_true,
+    undone_stays_undone,
+    events_in_order,
+    reversals_are_told,
 )

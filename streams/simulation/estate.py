@@ -40,7 +40,8 @@ class Estate(msgspec.Struct, frozen=True):
     contracts: ContractSet
     resources: tuple[str, ...]
     initial: dict[str, dict[str, Json]]
-    """What is there before the first workflow."""
+    """What is there before anything happens."""
+    systems: tuple[str, ...] = SYSTEMS
 
 
 def make_estate(seed: int) -> Estate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Final
@@ -14,7 +14,8 @@ from reconciler.machines.head import Head
 from reconciler.machines.resource import ResourceMachine
 from reconciler.machines.rollback import RollbackMachine
 from reconciler.records import StepConflict
-from reconciler.values.instant import SECOND
+from reconciler.values.instant import SECOND, Instant
+from reconciler.values.resource_key import parse_resource_key
 from reconciler.wire.codec import Codec
 from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
@@ -23,15 +24,16 @@ from streams.runner.pipeline import resource_pipeline, rollback_pipeline
 from streams.settings import Settings
 from streams.simulation.broker import Broker
 from streams.simulation.chance import Chance, Faults
-from streams.simulation.estate import SYSTEMS, Estate, make_estate
+from streams.simulation.estate import Estate, make_estate
 from streams.simulation.gathering import Gatherer
 from streams.simulation.people import Hands, Rival, Run, decide_drift, edit, insist
 from streams.simulation.requesting import Requester, conflicts_in
 from streams.simulation.sampling import Sampler
-from streams.simulation.schedule import Schedule
+from streams.simulation.schedule import BEGINNING, Schedule
 from streams.simulation.targets import NOBODY, Service, SimTarget
 from streams.simulation.trace import Trace
 from streams.simulation.weather import rates_of
+from streams.simulation.witnessing import Witness
 from streams.simulation.workers import Fleet, Lane, Owner
 
 PARTITIONS: Final = 2
@@ -49,6 +51,19 @@ class Parts:
     target: type[SimTarget] = SimTarget
     broker: type[Broker] = Broker
     owner: type[Owner] = Owner
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a simulation takes place, what may fail there, and what is done."""
+
+    estate: Estate
+    rates: Mapping[str, float]
+    plan: Callable[[Simulation], object]
+    """Plans what workflows and people do."""
+    start: Instant = BEGINNING
+    busy_s: float = BUSY_S
+    quiet_s: float = QUIET_S
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -77,20 +92,30 @@ class Verdict(msgspec.Struct, frozen=True):
 class Simulation:
     """A world under a seed."""
 
-    def __init__(self, seed: int, only: Collection[str] | None = None, parts: Parts | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        only: Collection[str] | None = None,
+        parts: Parts | None = None,
+        scene: Scene | None = None,
+    ) -> None:
         parts = parts or Parts()
+        scene = scene or scene_of(seed)
         self.seed = seed
-        self.schedule = Schedule()
-        self.faults = Faults(seed, rates_of(seed), only)
+        self.scene = scene
+        self.schedule = Schedule(scene.start)
+        self.faults = Faults(seed, scene.rates, only)
         self.trace = Trace(self.schedule)
-        self.estate: Estate = make_estate(seed)
+        self.estate = scene.estate
         self.topics = TopicNames()
         self.codec = packaged_codec()
         self.broker = parts.broker(self.schedule, self.faults, self.trace, seed, PARTITIONS)
         self.machine = parts.machine(self.estate.contracts)
-        self.targets = {name: parts.target(name, self.schedule, self.faults, self.trace) for name in SYSTEMS}
+        self.targets = {
+            name: parts.target(name, self.schedule, self.faults, self.trace) for name in self.estate.systems
+        }
         for resource, fields in self.estate.initial.items():
-            self.targets[resource.partition("/")[0]].put(resource, fields, NOBODY)
+            self.targets[parse_resource_key(resource).system].put(resource, fields, NOBODY)
         self.services = [
             Service(target, self.broker, self.codec, self.topics, self.schedule, self.faults, self.trace, seed)
             for target in self.targets.values()
@@ -127,8 +152,15 @@ class Simulation:
             targets=self.targets,
             head_of=self.head_of,
         )
-        Rival(self.hands, SYSTEMS)
+        Rival(self.hands, self.estate.systems)
         self.requester = Requester(self.hands, self.conflicts_of, seed)
+        self.witness = Witness(
+            broker=self.broker,
+            codec=self.codec,
+            topics=self.topics,
+            targets=self.targets,
+            entries_of=self.rollback_entries,
+        )
 
     def _fleet(self, parts: Parts) -> Fleet:
         chance = Chance(self.seed, "installation")
@@ -160,10 +192,12 @@ class Simulation:
 
     def conflicts_of(self, rollback_id: str) -> dict[str, list[StepConflict]]:
         """The conflicts of a rollback that nobody has decided yet; none where nobody owns it just now."""
+        return conflicts_in(self.rollback_entries(rollback_id))
+
+    def rollback_entries(self, rollback_id: str) -> dict[str, bytes]:
+        """What the table keeps of a rollback beside its head; nothing where nobody owns it just now."""
         owner = self.fleet.owner("rollbacks", partition_of(rollback_id.encode(), PARTITIONS))
-        if owner is None or owner.is_over:
-            return {}
-        return conflicts_in(dict(owner.table.history.of(rollback_id.encode()).entries()))
+        return {} if owner is None else dict(owner.table.history.of(rollback_id.encode()).entries())
 
     def head_of(self, resource: str) -> Head | None:
         """A resource's head as people see it; None where nobody owns it just now, or knows it."""
@@ -188,35 +222,42 @@ class Simulation:
 
     def live(self) -> None:
         """The busy time with all that was planned for it, then the quiet time."""
-        start = self.schedule.now
-        self._plan_work()
-        end = start + BUSY_S * SECOND
+        self.scene.plan(self)
+        end = self.schedule.now + int(self.scene.busy_s * SECOND)
         self.schedule.run(end)
         self.faults.is_over = True
         self.trace.add("simulation", "from here on nothing fails any more")
-        self.schedule.run(end + QUIET_S * SECOND)
+        self.schedule.run(end + int(self.scene.quiet_s * SECOND))
 
-    def _plan_work(self) -> None:
-        chance = Chance(self.seed, "work")
-        start = self.schedule.now
-        hands = self.hands
-        kinds: tuple[tuple[str, int, int, float, Callable[[int, Chance], object]], ...] = (
-            ("run", 2, 7, 0.6, lambda number, detail: Run(hands, number, detail)),
-            ("edit", 4, 16, 1.0, lambda _number, detail: edit(hands, detail)),
-            ("insisting", 0, 2, 0.7, lambda _number, detail: insist(hands, detail)),
-            ("decision", 2, 8, 1.0, lambda _number, detail: decide_drift(hands, detail)),
-            ("rollback", 0, 3, 1.0, self.requester.request),
-            ("rebalance", 0, 4, 1.0, lambda _number, detail: self.fleet.move(detail)),
-        )
-        for kind, least, most, share, call in kinds:
-            for number in range(1, 1 + least + chance.below(most - least + 1)):
-                instant = chance.instant(start, start + int(BUSY_S * SECOND * share))
-                self._plan(f"{kind}#{number}", instant, partial(call, number))
-
-    def _plan(self, name: str, instant: int, call: Callable[[Chance], object]) -> None:
+    def plan(self, name: str, instant: int, call: Callable[[Chance], object]) -> None:
+        """Plans something that has a name, and can be left out by it."""
         detail = self.faults.detail(name)
         if detail is not None:
             self.schedule.at(instant, lambda: call(detail))
+
+
+def scene_of(seed: int) -> Scene:
+    """The scene of a seed: everything in it is made up."""
+    return Scene(make_estate(seed), rates_of(seed), _plan_work)
+
+
+def _plan_work(simulation: Simulation) -> None:
+    """Workflows, people and rebalances, spread over the busy time."""
+    chance = Chance(simulation.seed, "work")
+    start = simulation.schedule.now
+    hands = simulation.hands
+    kinds: tuple[tuple[str, int, int, float, float, Callable[[int, Chance], object]], ...] = (
+        ("run", 2, 7, 0.0, 0.6, lambda number, detail: Run(hands, number, detail)),
+        ("edit", 4, 16, 0.0, 1.0, lambda _number, detail: edit(hands, detail)),
+        ("insisting", 0, 2, 0.0, 0.7, lambda _number, detail: insist(hands, detail)),
+        ("decision", 2, 8, 0.0, 1.0, lambda _number, detail: decide_drift(hands, detail)),
+        ("rollback", 0, 3, 0.2, 1.0, simulation.requester.request),
+        ("rebalance", 0, 4, 0.0, 1.0, lambda _number, detail: simulation.fleet.move(detail)),
+    )
+    for kind, least, most, first, last, call in kinds:
+        for number in range(1, 1 + least + chance.below(most - least + 1)):
+            instant = start + int(BUSY_S * chance.instant(int(first * SECOND), int(last * SECOND)))
+            simulation.plan(f"{kind}#{number}", instant, partial(call, number))
 
 
 @cache

@@ -80,6 +80,8 @@ class SimTarget:
         self._first: dict[str, FirstOutcome] = {}
         self._version = 0
         self.losses: list[Loss] = []
+        self.obeyed: list[Command] = []
+        """The commands that changed something, in their order."""
         self.carried_out: dict[str, int] = {}
         """How often each command changed something."""
         self.compensated: dict[str, int] = {}
@@ -227,6 +229,7 @@ class SimTarget:
             if not same(left, value) and not (value == {} and isinstance(left, dict)):
                 writer = self.writer_of(command.resource, path)
                 self.losses.append(Loss(command.resource, path, value, writer, command))
+        self.obeyed.append(command)
         self.carried_out[command.command_id] = self.carried_out.get(command.command_id, 0) + 1
         self.put(command.resource, result, Writer(COMMAND, command.command_id))
 

@@ -75,7 +75,7 @@ def test_a_selector_matches_what_the_planner_selects_and_tells_every_resource_of
 def test_what_arrives_later_is_told_exactly_if_it_would_have_been_matched(
     actions: list[Action], selector: Selector
 ) -> None:
-    asked = query(select=selector, standing=True)
+    asked = query(select=selector, standing=True, occurred_at=1_000_000_000)
     for action in actions:
         alone = index_of([action]).matches(asked)
         assert is_told_later(asked, action) == (bool(alone.operations) and action.stage == "succeeded")
@@ -118,7 +118,23 @@ def test_all_that_is_named_is_added_up() -> None:
 def test_our_own_undo_is_an_operation_of_the_rollback_and_no_late_action_of_what_it_undoes() -> None:
     reversal = make_action(1, stage="reversed", run_id="rb", step_id="undo", operation_id="r1/step-1")
     index = index_of([reversal])
-    assert index.matches(query(select=Selector(run_id="rb"))).operations == ["rb/undo"]
+    assert index.matches(query(rollback_id="rb2", select=Selector(run_id="rb"))).operations == ["rb/undo"]
     assert index.matches(query(operations=["rb/undo"])).resources == [reversal.resource]
     assert not is_told_later(query(select=Selector(operations=["r1/step-1"]), standing=True), reversal)
     assert not is_told_later(query(operations=["r1/step-1"], standing=True), reversal)
+
+
+def test_a_rollback_does_not_undo_its_own_undo() -> None:
+    reversal = make_action(1, stage="reversed", run_id="rb", step_id="undo", operation_id="r1/step-1")
+    restore = Selector(resource=reversal.resource, to_at=0)
+    assert not index_of([reversal]).matches(query(select=restore)).operations
+    assert not is_told_later(query(select=restore, standing=True, occurred_at=2_000_000), reversal)
+    assert index_of([reversal]).matches(query(rollback_id="other", select=restore)).operations == ["rb/undo"]
+
+
+def test_who_selects_by_time_means_what_had_happened_when_he_asked() -> None:
+    action = make_action(5)
+    for select in (Selector(resource=action.resource, to_at=0), Selector(system="crm")):
+        assert is_told_later(query(select=select, standing=True, occurred_at=5_000_000), action)
+        assert not is_told_later(query(select=select, standing=True, occurred_at=4_999_999), action)
+    assert is_told_later(query(select=Selector(run_id="run"), standing=True, occurred_at=0), action)

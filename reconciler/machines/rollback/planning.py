@@ -13,11 +13,11 @@ from reconciler.machines.rollback.gathering import forget, known, matched_by_par
 from reconciler.machines.rollback.head import CONFLICTS, OPEN, WAVE, PlanFacts, Step, StepState
 from reconciler.machines.rollback.turn import Turn, digest
 from reconciler.plan.build import build
-from reconciler.plan.model import Plan, Planned, PlannedStep
+from reconciler.plan.model import Plan, Planned, PlannedConflict, PlannedStep
 from reconciler.plan.verify import Fault, verify
 from reconciler.records import Change, RollbackRequest, Selector, StepConflict, UndoStep
 from reconciler.values.errors import InputError
-from reconciler.values.json_value import Json, canonical
+from reconciler.values.json_value import ABSENT, Json, canonical
 
 CHUNK: Final = 100
 """How many steps are ordered at a time."""
@@ -192,7 +192,7 @@ def _store_conflicts(turn: Turn, planned: Planned) -> None:
 def _store_steps(turn: Turn, planned: Planned, request: RollbackRequest, number: int) -> None:
     kept: dict[str, int] = {}
     for item in planned.plan.conflicts:
-        if item.resolution in ("actual", "manual"):
+        if item.resolution in ("actual", "manual") or _is_kept_by_value(turn, item):
             kept[item.resource] = kept.get(item.resource, 0) + 1
     waves: dict[int, list[str]] = {}
     for planned_step in planned.steps:
@@ -213,6 +213,13 @@ def _store_steps(turn: Turn, planned: Planned, request: RollbackRequest, number:
     for wave, step_ids in waves.items():
         for chunk, start in enumerate(range(0, len(step_ids), CHUNK)):
             turn.store(wave_key(number, wave, chunk), step_ids[start : start + CHUNK])
+
+
+def _is_kept_by_value(turn: Turn, item: PlannedConflict) -> bool:
+    """Whether a person gave a value to what was to be taken away: then it stays, with all that it is a part of."""
+    return item.after is ABSENT and any(
+        decision.path == item.path and decision.take == "value" for decision in turn.resolutions(item.resource)
+    )
 
 
 def wave_key(plan: int, wave: int, chunk: int) -> str:

@@ -1,0 +1,51 @@
+"""Reading what a simulation left behind: logs and tables."""
+
+from __future__ import annotations
+
+from reconciler.history.entry import Entry
+from reconciler.history.tree import UNKNOWN, Node
+from reconciler.machines.head import Head, whole_history
+from reconciler.machines.rollback import Head as RollbackHead
+from reconciler.records import Action
+from reconciler.wire.partition import partition_of
+from streams.simulation.simulation import PARTITIONS, Simulation
+
+
+def logged_actions(simulation: Simulation) -> dict[str, list[Action]]:
+    """The actions of each resource in the order of the log where they belong, each once."""
+    found: dict[str, dict[str, Action]] = {}
+    for partition, record in simulation.broker.records(simulation.topics.actions):
+        if partition == partition_of(record.key or b"", PARTITIONS):
+            action = simulation.codec.decode(record.value)
+            assert isinstance(action, Action)
+            found.setdefault(action.resource, {}).setdefault(action.action_id, action)
+    return {resource: list(actions.values()) for resource, actions in found.items()}
+
+
+def heads_of(simulation: Simulation) -> dict[str, Head]:
+    heads: dict[str, Head] = {}
+    for owner in simulation.fleet.owners():
+        if owner.lane.pipeline.name == "resources":
+            for resource, state in owner.table.heads():
+                assert isinstance(state, Head)
+                heads[resource] = state
+    return heads
+
+
+def history_of(simulation: Simulation, resource: str) -> tuple[Node, list[Entry]]:
+    owner = simulation.fleet.owner("resources", partition_of(resource.encode(), PARTITIONS))
+    if owner is None:
+        return UNKNOWN, []
+    base, entries = whole_history(owner.table.history.of(resource.encode()))
+    return base.tree, entries
+
+
+def rollback_heads(simulation: Simulation) -> dict[str, RollbackHead]:
+    """The rollbacks that somebody works on, by their ids."""
+    heads: dict[str, RollbackHead] = {}
+    for owner in simulation.fleet.owners():
+        if owner.lane.pipeline.name == "rollbacks":
+            for rollback_id, state in owner.table.heads():
+                assert isinstance(state, RollbackHead)
+                heads[rollback_id] = state
+    return heads
