@@ -188,11 +188,12 @@ class System:
             name, command, log=self._folder / f"{name}-{time.monotonic_ns()}.log", environment=self.environment
         )
         self._started.append(process)
-        process.wait_ready(lambda: _is_ready(port), deadline_s=READY_WITHIN_S)
+        process.wait_ready(lambda: is_ready(port), deadline_s=READY_WITHIN_S)
         return process
 
 
-def _is_ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Whether the readiness page of a process says so."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=1) as answer:
             return bool(answer.status == 200)

@@ -65,10 +65,10 @@ class Estate:
         self._errors: list[KafkaError] = []
 
     @classmethod
-    def embedded(cls, broker: EmbeddedBroker) -> Estate:
+    def embedded(cls, broker: EmbeddedBroker, systems: tuple[str, ...] = (SYSTEM,)) -> Estate:
         """On the embedded broker."""
         estate = cls(broker.bootstrap, EMBEDDED_PARTITIONS, fence="none")
-        broker.create_topics([spec.name for spec in estate.topics.specs((SYSTEM,))])
+        broker.create_topics([spec.name for spec in estate.topics.specs(systems)])
         return estate
 
     @classmethod
@@ -79,12 +79,13 @@ class Estate:
         *,
         changelogs: Mapping[str, str] | None = None,
         dead_letters: Mapping[str, str] | None = None,
+        systems: tuple[str, ...] = (SYSTEM,),
     ) -> Estate:
         """On a real Kafka, with these settings on top for the changelog topics and for the dead letters'."""
         estate = cls(bootstrap, partitions, fence="transactional")
         admin = AdminClient({"bootstrap.servers": bootstrap})
         new = []
-        for spec in estate.topics.specs((SYSTEM,)):
+        for spec in estate.topics.specs(systems):
             config = spec.config()
             if spec.cleanup == ("compact",):
                 config |= changelogs or {}
