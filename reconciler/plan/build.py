@@ -265,7 +265,6 @@ class _Planning:
         commands, layered, after = self._commands_by_vertex, self._layers, self._after
         operations = self._operations_by_vertex()
         held = {resource for resource, undo in self._undos.items() if undo.is_held}
-        kept = {resource for resource, undo in self._undos.items() if undo.is_kept}
         behind = reachable(held, after) - held
         undecided = {resource for resource, undo in self._undos.items() if undo.is_undecided} - held
         behind_undecided = reachable(undecided, after) - undecided
@@ -273,8 +272,6 @@ class _Planning:
         steps, wave = [], 1
         for layer in layered:
             for vertex in layer:
-                if vertex in kept:
-                    continue
                 resource, entry = operations[vertex][0]
                 is_effect = entry.action.operation == "effect"
                 numbers = [entry.number] if is_effect else sorted(self._undos[vertex].numbers)
@@ -409,6 +406,8 @@ class _Planning:
             order = self._estate.operations[name].order
             for history, entry in self._estate.entries_of(name):
                 is_effect = entry.action.operation == "effect"
+                if not is_effect and self._undos[history.resource].is_kept:
+                    continue  # nothing happens to it, so nothing waits for it
                 vertex = _effect_vertex(history.resource, entry.number) if is_effect else history.resource
                 vertices_of.setdefault(name, []).append(vertex)
                 latest[vertex] = max(order, latest.get(vertex, order))

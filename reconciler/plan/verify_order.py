@@ -69,13 +69,32 @@ class _Order:
             if step.action_id is None:
                 of_resource[step.resource] = index
         edges: dict[int, set[int]] = {index: set() for index in range(len(self._steps))}
+        self._add_dependencies(of_operation, edges)
+        self._add_effects(of_resource, edges)
+        self._add_references(of_resource, edges)
+        return edges
+
+    def _add_dependencies(self, of_operation: Mapping[str, list[int]], edges: dict[int, set[int]]) -> None:
         for name, indexes in of_operation.items():
             for action in self._estate.operations[name].actions:
                 for needed in action.depends_on:
                     for index in indexes:
                         edges[index].update(item for item in of_operation.get(needed, ()) if item != index)
+
+    def _add_effects(self, of_resource: Mapping[str, int], edges: dict[int, set[int]]) -> None:
+        """What was done to a resource last is undone first, effects too."""
+        for index, step in enumerate(self._steps):
+            undo = of_resource.get(step.resource)
+            if step.action_id is not None and undo is not None:
+                is_last = max(step.numbers) > max(self._steps[undo].numbers)
+                first, second = (index, undo) if is_last else (undo, index)
+                edges[first].add(second)
+
+    def _add_references(self, of_resource: Mapping[str, int], edges: dict[int, set[int]]) -> None:
         for resource, index in of_resource.items():
             now, then = self._references(resource, self._actual), self._references(resource, self._then)
+            if self._is_put_away(resource):
+                then = frozenset()
             for key in now | then:
                 other = of_resource.get(key)
                 if other is None or other == index:
@@ -85,7 +104,6 @@ class _Order:
                     edges[other].add(index)
                 elif not is_made:
                     edges[index].add(other)
-        return edges
 
     # -- dependants
 
