@@ -174,6 +174,8 @@ class DriftEvent(Record, frozen=True, kw_only=True):
     command_id: str | None = None
     reason: str = ""
     contract: str | None = None
+    traceparent: str | None = None
+    """The trace of the last step that wrote one of the fields."""
 
 
 class Alert(Record, frozen=True, kw_only=True):

@@ -215,6 +215,15 @@ def is_whole(node: Node) -> bool:
     return type(node) is not Unknown
 
 
+def owners_in(node: Node) -> Iterator[int]:
+    """The owners of a node and of all below it."""
+    if type(node) is not Unknown:
+        yield node.owner  # type: ignore[union-attr]  # only Unknown has none
+    if type(node) is Object:
+        for member in node.members.values():
+            yield from owners_in(member)
+
+
 def equal(left: Node, right: Node) -> bool:
     """Whether two nodes say the same, whoever says it. Exact; a member not named in a closed object is absent."""
     if left is right:

@@ -10,13 +10,16 @@ from reconciler.contracts.masking import masked_drift
 from reconciler.contracts.model import Contract
 from reconciler.drift.compare import compare
 from reconciler.drift.correct import correction
-from reconciler.machines.head import Adopted, Drift, Head, Hold, Pending, Sent
-from reconciler.machines.protocol import Effect, EmitCommand, EmitDrift
+from reconciler.history.tree import node_at, owners_in
+from reconciler.machines.head import Adopted, Drift, Head, Hold, Pending, Sent, whole_history
+from reconciler.machines.protocol import Effect, EmitCommand, EmitDrift, HistoryReader
 from reconciler.machines.recording import Stepped, digest, record_adoption
 from reconciler.machines.taking import alert
 from reconciler.records import Command, DriftEvent, DriftStatus, FieldDrift, Observation, Verdict
 from reconciler.values.instant import SECOND, Instant
 from reconciler.values.json_value import same
+from reconciler.values.pointer import tokens_of
+from reconciler.values.traceparent import usable_traceparent
 
 FIGHT_WINDOW: Final = 3_600 * SECOND
 FIGHT_CORRECTIONS: Final = 3
@@ -32,18 +35,32 @@ _EXPIRY_IN_ACK_TIMES: Final = (
 _REMEMBERED_COMMANDS: Final = 8  # settled commands whose outcomes, should they come again, are recognised
 
 
-def judge(head: Head, observation: Observation, now: Instant, contract: Contract) -> Stepped:
+def judge(head: Head, observation: Observation, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     """What an observation says about drift, that is neither too early nor stale, while nothing is under way."""
     verdict, changes = compare(head.tree, observation, contract)
-    return _judge(head, verdict, changes, observation, now, contract)
+    trace = _trace(head, changes, history) if changes and head.drift is None else None
+    return _judge(head, verdict, changes, observation, now, contract, trace)
+
+
+def _trace(head: Head, changes: list[FieldDrift], history: HistoryReader) -> str | None:
+    """The trace of the last step that wrote one of the fields and tells one."""
+    writers = {owner for change in changes for owner in owners_in(node_at(head.tree, tokens_of(change.path)))}
+    _, entries = whole_history(history)
+    return usable_traceparent(*(entry.action.traceparent for entry in reversed(entries) if entry.number in writers))
 
 
 def _judge(
-    head: Head, verdict: Verdict, changes: list[FieldDrift], observation: Observation, now: Instant, contract: Contract
+    head: Head,
+    verdict: Verdict,
+    changes: list[FieldDrift],
+    observation: Observation,
+    now: Instant,
+    contract: Contract,
+    trace: str | None,
 ) -> Stepped:
     if not changes:
         return _closed(head, now, contract)
-    drift = _drift(head, verdict, changes, observation)
+    drift = _drift(head, verdict, changes, observation, trace)
     effects: tuple[Effect, ...] = ()
     if head.drift is None or not _same_changes(head.drift.changes, changes):
         effects = (drift_event(head, drift, "opened" if head.drift is None else "changed", now, contract),)
@@ -64,7 +81,9 @@ def _closed(head: Head, now: Instant, contract: Contract) -> Stepped:
     return Stepped(msgspec.structs.replace(head, drift=None, failed=[]), (event,))
 
 
-def _drift(head: Head, verdict: Verdict, changes: list[FieldDrift], observation: Observation) -> Drift:
+def _drift(
+    head: Head, verdict: Verdict, changes: list[FieldDrift], observation: Observation, trace: str | None
+) -> Drift:
     """The open drift after this observation; a path's count goes on as long as it is seen again."""
     before = {} if head.drift is None else head.drift.seen
     return Drift(
@@ -74,6 +93,7 @@ def _drift(head: Head, verdict: Verdict, changes: list[FieldDrift], observation:
         seen={change.path: before.get(change.path, 0) + 1 for change in changes},
         version=observation.version,
         observed_at=head.observed_at,
+        traceparent=trace if head.drift is None else head.drift.traceparent,
     )
 
 
@@ -93,6 +113,7 @@ def drift_event(
             command_id=head.settled[-1] if status == "closed" and head.settled and not reason else None,
             reason=reason,
             contract=f"{contract.name}@{contract.version}",
+            traceparent=drift.traceparent,
         )
     )
 
@@ -161,7 +182,8 @@ def correct(
     times = [time for kept in recent.values() for time in kept]
     if times and now - max(times) < _backoff_s(len(set(times))) * SECOND:
         return Stepped(head)
-    return send(head, command, now, contract)
+    trace = None if head.drift is None else head.drift.traceparent
+    return send(head, msgspec.structs.replace(command, traceparent=trace), now, contract)
 
 
 def _backoff_s(corrections: int) -> float:

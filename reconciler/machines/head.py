@@ -35,6 +35,8 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """In how many observations running each path has drifted."""
     version: str | None = None
     observed_at: Instant | None = None
+    traceparent: str | None = None
+    """The trace of the last step that wrote one of the fields."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

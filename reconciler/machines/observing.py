@@ -54,7 +54,7 @@ def take_observation(
         return stored
     if not is_outcome:
         stored = then(stored, history, lambda after, later: verify(after, observation, at, now, contract))
-    return then(stored, history, lambda after, later: judge(after, observation, now, contract))
+    return then(stored, history, lambda after, later: judge(after, observation, now, later, contract))
 
 
 def _still_in_flight(head: Head, at: Instant, contract: Contract) -> dict[str, Instant]:

@@ -41,6 +41,7 @@ from reconciler.machines.verifying import unlike
 from reconciler.records import Action, Command, Observation, Outcome, StepReport, StepStatus, UndoStep
 from reconciler.values.instant import SECOND, Instant, format_instant
 from reconciler.values.pointer import Tokens, tokens_of
+from reconciler.values.traceparent import usable_traceparent
 
 MAX_TRIES: Final = 3
 """A target that changed under the command so often is left to people."""
@@ -225,7 +226,7 @@ def _undo(
     command = msgspec.structs.replace(
         decided.command,
         command_id=digest(decided.command.command_id, order.step_id, first.tries),
-        traceparent=order.traceparent,
+        traceparent=_trace(order, *entries),
     )
     sent = Sent(
         order=order,
@@ -236,6 +237,11 @@ def _undo(
     stepped = then(stepped, history, lambda after, later: dispatch(after, command, now, contract, sent))
     told = report(order, "sent", now, command, conflicts=decided.conflicts)
     return Stepped(stepped.head, (*stepped.effects, told))
+
+
+def _trace(order: UndoStep, *entries: Entry) -> str | None:
+    """The trace that an undo is a part of: the request's, or where it has none, that of the last step that is undone."""
+    return usable_traceparent(order.traceparent, *(entry.action.traceparent for entry in reversed(entries)))
 
 
 def _reversal(order: UndoStep, entry: Entry, step_id: str, now: Instant, tries: int = 0) -> Action:
@@ -251,7 +257,7 @@ def _reversal(order: UndoStep, entry: Entry, step_id: str, now: Instant, tries: 
         action_id=digest("reversal", order.step_id, step_id, tries, entry.action.action_id),
         actor=order.requested_by,
         reverses=entry.action.action_id,
-        traceparent=order.traceparent,
+        traceparent=_trace(order, entry),
     )
 
 
@@ -303,7 +309,7 @@ def _compensate(head: Head, first: Waiting, now: Instant, history: HistoryReader
     command = msgspec.structs.replace(
         command,
         command_id=digest("compensate", order.rollback_id, order.action_id),
-        traceparent=order.traceparent,
+        traceparent=_trace(order, entry),
     )
     stepped = dispatch(taken, command, now, contract, Sent(order=order))
     return Stepped(stepped.head, (*stepped.effects, report(order, "sent", now, command)))

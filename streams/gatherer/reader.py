@@ -19,6 +19,7 @@ from reconciler.contracts.model import ContractSet
 from reconciler.plan.index import Matches, Term, matches, offsets_of, terms_of
 from reconciler.records import Action, GatherQuery
 from reconciler.values.errors import InputError
+from reconciler.values.traceparent import usable_traceparent
 from reconciler.wire.codec import Codec
 from reconciler.wire.errors import DecodeError
 from reconciler.wire.partition import partition_of
@@ -225,7 +226,7 @@ class LedgerReader:
             logger.warning("what stands in partition %d at %d is no question to it", partition, offset)
             return []
         headers: Mapping[str, Any] = dict(message.headers() or [])
-        question = Question(partition, offset, message.timestamp()[1], query, headers.get("traceparent"))
+        question = Question(partition, offset, message.timestamp()[1], query, _trace(headers))
         if offset >= self._answered[partition]:
             self._unanswered[partition][offset] = None
             return [question]
@@ -366,3 +367,10 @@ def _references(contracts: ContractSet) -> str:
     """Names all that the index depends on in the contracts."""
     references = sorted((contract.name, sorted(contract.references.items())) for contract in contracts.contracts)
     return hashlib.blake2b(msgspec.json.encode(references), digest_size=16).hexdigest()
+
+
+def _trace(headers: Mapping[str, Any]) -> bytes | None:
+    """The trace that a question came with, if it may be passed on."""
+    value = headers.get("traceparent")
+    trace = usable_traceparent(value.decode(errors="replace")) if isinstance(value, bytes) else None
+    return None if trace is None else trace.encode()

@@ -15,6 +15,7 @@ from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, Rej
 from reconciler.records import Alert, Record
 from reconciler.values.errors import InputError
 from reconciler.values.instant import SECOND
+from reconciler.values.traceparent import usable_traceparent
 from reconciler.wire.codec import Codec
 from reconciler.wire.errors import DecodeError
 from reconciler.wire.partition import partition_of
@@ -221,7 +222,9 @@ class BatchRunner:
             if state is head.state and not effects:
                 return
             check_state_size(head.resource, len(self._machine.encode(state)))
-        traceparent = header_value(record.headers, "traceparent") or getattr(event, "traceparent", None)
+        traceparent = usable_traceparent(
+            header_value(record.headers, "traceparent"), getattr(event, "traceparent", None)
+        )
         outgoing: list[Outgoing] = []
         rejection: Reject | None = None
         for effect in effects:

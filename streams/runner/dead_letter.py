@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconciler.values.traceparent import usable_traceparent
 from streams.store.producer import Outgoing
 from streams.transport.chunk import RawRecord
 
@@ -43,7 +44,7 @@ def dead_letter(
     elif len(value) > max_bytes:
         headers.append(("reconciler.truncated", str(len(value))))
         value = value[:max_bytes]
-    traceparent = header_value(record.headers, "traceparent")
+    traceparent = usable_traceparent(header_value(record.headers, "traceparent"))
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     raw = [(name, text.encode(errors="replace")) for name, text in headers]

@@ -1,7 +1,7 @@
 """From the machines' effects to records on topics.
 
 An effect carries the trace that it is a part of; where it has none, it is that of the record that caused it. So one trace
-leads from a workflow's step, or a person's request, to what became of it at the target.
+leads from a workflow's step, or a person's request, to what became of it at the target. A malformed one is never passed on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from reconciler.machines.protocol import (
 from reconciler.records import Alert, Command, Record, RollbackEvent, UndoStep
 from reconciler.values.errors import InputError
 from reconciler.values.resource_key import parse_resource_key
+from reconciler.values.traceparent import usable_traceparent
 from reconciler.wire.codec import Codec
 from reconciler.wire.errors import EncodedTooLargeError
 from reconciler.wire.topics import TopicNames
@@ -65,15 +66,16 @@ class TopicEffects:
                 # Two events of one instant may have one status: what they say makes them two.
                 content = hashlib.blake2b(msgspec.msgpack.encode(event), digest_size=8).hexdigest()
                 effect_id = f"{event.drift_id}/{event.status}/{event.occurred_at}/{content}"
-                return self._record(topics.drift, event.resource, event, effect_id, traceparent)
+                trace = usable_traceparent(event.traceparent, traceparent)
+                return self._record(topics.drift, event.resource, event, effect_id, trace)
             case EmitAlert(alert):
                 return self.alert(alert, traceparent)
             case EmitAction(action):
                 # Its key is that of the state that it comes from: it belongs into this partition and no other.
-                trace = action.traceparent or traceparent
+                trace = usable_traceparent(action.traceparent, traceparent)
                 return self._record(topics.actions, action.resource, action, action.action_id, trace, partition)
             case EmitReport(report):
-                trace = report.traceparent or traceparent
+                trace = usable_traceparent(report.traceparent, traceparent)
                 return self._record(topics.step_reports, report.rollback_id, report, report.report_id, trace)
             case EmitQuery(query):
                 effect_id = f"{query.rollback_id}/{query.round}/{query.partition}"
@@ -83,7 +85,7 @@ class TopicEffects:
             case EmitUndoStep(step):
                 return self._undo_step(step, traceparent)
             case EmitRollback(event):
-                return self._rollback(event, event.traceparent or traceparent)
+                return self._rollback(event, usable_traceparent(event.traceparent, traceparent))
         raise TypeError(f"the machine gave an effect that this runner doesn't know: {type(effect).__name__}")
 
     def _record(
@@ -101,7 +103,7 @@ class TopicEffects:
     def _undo_step(self, step: UndoStep, traceparent: str | None) -> Outgoing:
         effect_id = f"{step.step_id}/{step.verb}/{step.occurred_at}"
         topic = self._topics.undo_steps
-        return self._record(topic, step.resource, step, effect_id, step.traceparent or traceparent)
+        return self._record(topic, step.resource, step, effect_id, usable_traceparent(step.traceparent, traceparent))
 
     def _rollback(self, event: RollbackEvent, traceparent: str | None) -> Outgoing:
         """An event whose plan is too large for a record goes without: the table has it, and `reconciler rollback show`."""
@@ -116,8 +118,8 @@ class TopicEffects:
             return self._record(topic, event.rollback_id, shorter, event.event_id, traceparent)
 
     def _command(self, made: Command, epoch: int, now: int, traceparent: str | None) -> Outgoing:
-        command = msgspec.structs.replace(made, epoch=epoch)
-        traceparent = command.traceparent or traceparent
+        traceparent = usable_traceparent(made.traceparent, traceparent)
+        command = msgspec.structs.replace(made, epoch=epoch, traceparent=traceparent)
         system = parse_resource_key(command.resource).system
         topic = self._reversal_topic(system)
         if topic is None:

@@ -21,6 +21,7 @@ from tests.support.estate import action
 KEY = "crm/contact/1"
 NOW = NOW_MS * 1000
 DAY = 24 * 3600 * SECOND
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def headers(outgoing: Outgoing) -> dict[str, str]:
@@ -77,13 +78,24 @@ def test_replaying_gives_the_same_bytes_and_effects() -> None:
 def test_commands_carry_the_epoch_an_id_and_the_trace() -> None:
     bench = Bench()
     records = [bench.raw(action(KEY, f"a{n}")) for n in range(COMMAND_EVERY - 1)]
-    last = bench.raw(action(KEY, "last"), headers=[("other", None), ("traceparent", b"00-abc-def-01")])
+    last = bench.raw(action(KEY, "last"), headers=[("other", None), ("traceparent", TRACE.encode())])
     batch = bench.run([*records, last])
     (sent,) = batch.effects
     command = bench.codec.decode(sent.value)
     assert isinstance(command, Command)
     assert (sent.topic, sent.key, command.epoch) == ("reversal.crm", KEY.encode(), 5)
-    assert headers(sent) == {"effect-id": f"{command.command_id}/1", "traceparent": "00-abc-def-01"}
+    assert command.traceparent == TRACE
+    assert headers(sent) == {"effect-id": f"{command.command_id}/1", "traceparent": TRACE}
+
+
+def test_a_malformed_trace_goes_no_further() -> None:
+    bench = Bench()
+    records = [
+        bench.raw(action(KEY, f"a{n}", traceparent="nonsense"), headers=[("traceparent", b"00-abc-def-01")])
+        for n in range(COMMAND_EVERY)
+    ]
+    (sent,) = bench.run(records).effects
+    assert headers(sent).keys() == {"effect-id"}
 
 
 @pytest.mark.parametrize(("key", "topics"), [("erp/order/1", ("reversal.crm",)), ("a%2Fb/order/1", None)])
@@ -263,10 +275,12 @@ def test_bad_input_is_put_aside_and_the_partition_goes_on(make: Any, warm: bool)
 
 def test_a_dead_letter_that_is_driven_again_counts_its_attempts() -> None:
     bench = Bench()
-    record = bench.next(key=KEY.encode(), value=b"x", headers=[("__dlq.errors.attempt", b"3"), ("traceparent", b"t")])
+    record = bench.next(
+        key=KEY.encode(), value=b"x", headers=[("__dlq.errors.attempt", b"3"), ("traceparent", TRACE.encode())]
+    )
     (letter,) = bench.run([record]).effects
     assert headers(letter)["__dlq.errors.attempt"] == "4"
-    assert headers(letter)["traceparent"] == "t"
+    assert headers(letter)["traceparent"] == TRACE
 
 
 def test_a_dead_letter_that_is_too_large_is_cut_and_says_so() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from reconciler.machines.protocol import (
     AppendHistory,
     Effect,
     EmitAction,
+    EmitCommand,
+    EmitDrift,
     EmitQuery,
     EmitReport,
     EmitRollback,
     EmitUndoStep,
 )
-from reconciler.records import Action, GatherQuery, Record, RollbackEvent, StepReport, UndoStep
+from reconciler.records import Action, Command, DriftEvent, GatherQuery, Record, RollbackEvent, StepReport, UndoStep
 from reconciler.wire.codec import MAX_RECORD_BYTES, Codec
 from reconciler.wire.errors import EncodedTooLargeError
 from reconciler.wire.topics import TopicNames
@@ -75,6 +78,37 @@ def test_a_record_without_a_trace_has_that_of_its_cause_or_none() -> None:
     )
     assert dict(EFFECTS.write(EmitAction(plain), 0, 1, NOW, CAUSE).headers)["traceparent"] == CAUSE.encode()
     assert "traceparent" not in dict(EFFECTS.write(EmitAction(plain), 0, 1, NOW, None).headers)
+
+
+def test_a_command_carries_its_trace_inside_too() -> None:
+    for own, trace in ((None, CAUSE), ("nonsense", CAUSE), (OWN, OWN)):
+        command = Command(command_id="c1", resource=KEY, action="patch", traceparent=own)
+        sent = EFFECTS.write(EmitCommand(command), 3, 7, NOW, CAUSE)
+        assert dict(sent.headers)["traceparent"] == trace.encode()
+        assert CODEC.decode(sent.value) == msgspec.structs.replace(command, epoch=7, traceparent=trace)
+
+
+def test_drift_is_told_in_the_trace_of_the_step_that_wrote_the_field() -> None:
+    event = DriftEvent(
+        drift_id="d1", resource=KEY, status="opened", verdict="drifted", occurred_at=NOW, traceparent=OWN
+    )
+    sent = EFFECTS.write(EmitDrift(event), 3, 1, NOW, CAUSE)
+    assert dict(sent.headers)["traceparent"] == OWN.encode()
+    assert CODEC.decode(sent.value) == event
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        EmitAction(msgspec.structs.replace(ACTION, traceparent="nonsense")),
+        EmitReport(msgspec.structs.replace(REPORT, traceparent="nonsense")),
+        EmitUndoStep(msgspec.structs.replace(STEP, traceparent="nonsense")),
+        EmitRollback(msgspec.structs.replace(EVENT, traceparent="nonsense")),
+    ],
+)
+def test_a_malformed_trace_is_never_passed_on(effect: Effect) -> None:
+    assert dict(EFFECTS.write(effect, 3, 1, NOW, CAUSE).headers)["traceparent"] == CAUSE.encode()
+    assert "traceparent" not in dict(EFFECTS.write(effect, 3, 1, NOW, None).headers)
 
 
 def test_an_event_whose_plan_is_too_large_goes_without_it() -> None:
