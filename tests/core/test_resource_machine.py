@@ -151,6 +151,14 @@ def test_an_outcome_that_never_comes_is_a_time_out() -> None:
     assert again.attempt == 2
 
 
+def test_a_failure_that_is_told_twice_is_one() -> None:
+    bench = drifted()
+    bench.outcome(201, "transient")
+    due = bench.machine.due_at(bench.head)
+    assert not bench.outcome(202, "transient", retry_after_s=50.0)
+    assert bench.machine.due_at(bench.head) == due
+
+
 def test_retry_after_is_respected() -> None:
     bench = drifted()
     bench.outcome(201, "transient", retry_after_s=50.0)
