@@ -55,8 +55,8 @@ def fold(actions_file: Path, contracts_folder: Path | None) -> None:
 @_contracts
 def diff(actions_file: Path, actual_file: Path, contracts_folder: Path | None) -> None:
     """Compare expected with actual state: one line a resource, with the command that would be sent."""
-    _check_one_stdin(actions_file, actual_file)
-    observations = _read_observations(actual_file)
+    check_one_stdin(actions_file, actual_file)
+    observations = read_observations(actual_file)
     remarks: list[str] = []
     _print_lines(diffed(read_actions(actions_file), observations, _load(contracts_folder), remarks))
     _say(remarks)
@@ -72,14 +72,14 @@ def plan(
     actions_file: Path, actual_file: Path, request_file: Path, contracts_folder: Path | None, now: str | None
 ) -> None:
     """Plan a rollback. Exits with 3 if a contract rejects it."""
-    _check_one_stdin(actions_file, actual_file, request_file)
-    request = _located(request_file, None, request_from_json, _read_json(request_file))
-    instant = None if now is None else _located(Path("--now"), None, parse_instant, now)
+    check_one_stdin(actions_file, actual_file, request_file)
+    request = located(request_file, None, request_from_json, read_json(request_file))
+    instant = None if now is None else located(Path("--now"), None, parse_instant, now)
     contracts = _load(contracts_folder)
-    actions, observations = list(read_actions(actions_file)), _read_observations(actual_file)
+    actions, observations = list(read_actions(actions_file)), read_observations(actual_file)
     remarks: list[str] = []
     try:
-        result = _located(
+        result = located(
             request_file,
             None,
             lambda asked: planned(actions, observations, asked, contracts, instant, remarks),
@@ -100,9 +100,9 @@ def plan(
 @_actual
 def apply(plan_file: Path, actual_file: Path) -> None:
     """Apply every command of a plan to actual state: one line a resource."""
-    _check_one_stdin(plan_file, actual_file)
-    result = _located(plan_file, None, _plan_from_json, _read_json(plan_file))
-    latest = latest_observations(_read_observations(actual_file))
+    check_one_stdin(plan_file, actual_file)
+    result = located(plan_file, None, _plan_from_json, read_json(plan_file))
+    latest = latest_observations(read_observations(actual_file))
     refusals: list[str] = []
     after = applied(result, latest, refusals)
     _print_lines(to_json(after[resource]) for resource in sorted(after))
@@ -129,7 +129,8 @@ def _say(sentences: Iterable[str]) -> None:
         click.echo(f"reconciler: {sentence}", err=True)
 
 
-def _check_one_stdin(*files: Path) -> None:
+def check_one_stdin(*files: Path) -> None:
+    """Raises InputError where more than one of these is the standard input."""
     if [str(file) for file in files].count("-") > 1:
         raise InputError("only one file can be '-', the standard input; give the others by their names")
 
@@ -161,7 +162,8 @@ def read_actions(file: Path) -> Iterator[Action]:
     return _read_lines(file, action_from_text)
 
 
-def _read_observations(file: Path) -> list[Observation]:
+def read_observations(file: Path) -> list[Observation]:
+    """The observations of a file. Raises InputError naming file, line and field."""
     return list(_read_lines(file, lambda text: observation_from_json(parse(text, RECORD_DEPTH))))
 
 
@@ -169,12 +171,13 @@ def _read_lines(file: Path, read: Callable[[bytes], _R]) -> Iterator[_R]:
     for number, line in enumerate(_open(file), 1):
         text = line.removeprefix(BOM_UTF8) if number == 1 else line
         if text.strip():
-            yield _located(file, number, read, text)
+            yield located(file, number, read, text)
 
 
-def _read_json(file: Path) -> Json:
+def read_json(file: Path) -> Json:
+    """The JSON of a file. Raises InputError naming it."""
     text = b"".join(_open(file)).removeprefix(BOM_UTF8)
-    return _located(file, None, lambda whole: parse(whole, RECORD_DEPTH), text)
+    return located(file, None, lambda whole: parse(whole, RECORD_DEPTH), text)
 
 
 def _open(file: Path) -> Iterator[bytes]:
@@ -188,7 +191,7 @@ def _open(file: Path) -> Iterator[bytes]:
         raise InputError(f"{file} can't be read: {error.strerror}; check the path") from None
 
 
-def _located(file: Path, line: int | None, read: Callable[[Any], _R], data: Any) -> _R:
+def located(file: Path, line: int | None, read: Callable[[Any], _R], data: Any) -> _R:
     """Reads, and puts the file and line before what an input error says."""
     try:
         return read(data)

@@ -82,6 +82,8 @@ class Requester:
         record = hands.broker.log(hands.topics.rollback_events, partition).records[-1]
         event = hands.codec.decode(record.value)
         assert isinstance(event, RollbackEvent)
+        if event.rollback_id not in self.requested:
+            return
         hands.trace.add("rollback", "{} is {} ({})", event.rollback_id, event.status, event.error or event.reason)
         words = self._words.get(event.rollback_id, 0)
         if words >= _MOST_WORDS or event.sequence <= self._last_sequence.get(event.rollback_id, 0):
