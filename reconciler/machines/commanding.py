@@ -32,7 +32,8 @@ def take_outcome(head: Head, outcome: Outcome, now: Instant, history: HistoryRea
         return Stepped(head, (Reject("is of a command that was never sent to this resource", "command_id"),))
     if outcome.status == "transient":
         if pending.retry_at is not None:
-            return Stepped(head)  # nothing is on its way: it is of an attempt that has been given up already, or told twice
+            # Nothing is on its way: this is of an attempt that was given up already, or it is told twice.
+            return Stepped(head)
         return _retry(head, pending, outcome.retry_after_s, outcome.error or "", now, history, contract)
     if pending.sent is not None:
         settled = take_sent_outcome(head, outcome, now, history, contract)
