@@ -321,6 +321,7 @@ class _Planning:
                 " the latest change first."
             )
         self._note_kept_resources()
+        self._note_requesters(commands)
         self._note_missing_references(commands)
         self._note_unused_decisions()
         self._note_sources()
@@ -552,6 +553,13 @@ class _Planning:
                 self._notes.append(
                     f"{self._words.record(resource)} isn't made again: by the rules for it, what a workflow removed stays removed."
                 )
+
+    def _note_requesters(self, commands: Mapping[str, Command]) -> None:
+        """Who may have the plan carried out, where the one who asked isn't known to be of them."""
+        allowed = dict.fromkeys(contract.requesters.roles for contract in self._contracts(commands))
+        for roles in allowed:
+            if roles and not set(roles) & set(self._request.roles):
+                self._notes.append(f"Only somebody with the role {' or '.join(roles)} may have this carried out.")
 
     def _note_missing_references(self, commands: Mapping[str, Command]) -> None:
         """What would refer, once the plan is done, to a resource that is known not to be there then."""
