@@ -20,7 +20,7 @@ from reconciler.values.instant import Instant
 from reconciler.values.json_value import ABSENT, Json, canonical
 from reconciler.values.pointer import tokens_of
 
-COLLAPSED_AT_ONCE: Final = 100  # the history is rewritten once for so many operations beyond the bound
+_COLLAPSED_AT_ONCE: Final = 100  # the history is rewritten once for so many operations beyond the bound
 
 OURSELVES: Final = Actor(id="reconciler", kind="service")
 
@@ -117,9 +117,14 @@ def _adoption(resource: str, identity: str, now: Instant) -> Action:
     )
 
 
+def is_too_long(head: Head) -> bool:
+    """Whether the history holds so many entries beyond the bound that it is worth rewriting it."""
+    return head.entries - head.collapsed > MAX_OPERATIONS + _COLLAPSED_AT_ONCE
+
+
 def collapsed(head: Head, history: HistoryReader, contract: Contract) -> Stepped:
     """The oldest entries become part of the base, where there are too many."""
-    if head.entries - head.collapsed <= MAX_OPERATIONS + COLLAPSED_AT_ONCE:
+    if not is_too_long(head):
         return Stepped(head)
     whole = history_of(head, history, contract)
     bound = head.entries - MAX_OPERATIONS

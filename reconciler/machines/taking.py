@@ -20,7 +20,7 @@ from reconciler.machines.head import (
     last_observation,
 )
 from reconciler.machines.protocol import AppendHistory, EmitAlert, HistoryReader
-from reconciler.machines.recording import Stepped, collapsed, digest, then
+from reconciler.machines.recording import Stepped, collapsed, digest, is_too_long, then
 from reconciler.records import Action, Alert, Observation
 from reconciler.values.instant import SECOND, Instant
 from reconciler.values.json_value import Json
@@ -75,6 +75,8 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
         chain=chain,
     )
     stepped = Stepped(head, (AppendHistory(ACTION_PREFIX + action.action_id, encode(entry)),))
+    if not is_too_long(head):
+        return stepped
     return then(stepped, history, lambda after, later: collapsed(after, later, contract))
 
 
