@@ -60,6 +60,10 @@ class ResourceHistory:
         """Operations of which we know that they began, and when, and not how they ended."""
         self.last_write_at: Instant | None = None
         self._taken: dict[str, Action] = {}
+        # The entries of each operation, as far as they were looked at; and the operations that have reversals among them.
+        self._numbers: dict[str, list[int]] = {}
+        self._reversing: set[str] = set()
+        self._looked_at = 0
 
     @classmethod
     def restored(
@@ -165,6 +169,14 @@ class ResourceHistory:
 
     def numbers_of(self, *operations: str) -> set[int]:
         """The numbers of the entries that undoing some operations, all at once, undoes: of one operation, its live entries."""
+        for entry in self.entries[self._looked_at :]:
+            self._numbers.setdefault(entry.operation_id, []).append(entry.number)
+            if entry.is_reversal:
+                self._reversing.add(entry.operation_id)
+        self._looked_at = len(self.entries)
+        if self._reversing.isdisjoint(operations):
+            # None of them has undone anything: what is undone is what is undone anyhow.
+            return {number for name in operations for number in self._numbers.get(name, ())} - self.undone
         return numbers_to_undo(self.entries, frozenset(operations))
 
     def without(self, numbers: AbstractSet[int]) -> Node:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.contracts.model import DEFAULT_CONTRACT
+from reconciler.history.entry import numbers_to_undo
 from reconciler.history.replay import History, Known, State, Value, look
 from reconciler.history.resource import ResourceHistory, collapse
 from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal
@@ -124,3 +125,15 @@ def test_entries_that_collapsed_into_the_base_change_nothing_but_what_can_be_und
         assert left.reach_of(number) == history.reach_of(number) or left.reach_of(number) <= bound
         if left.reach_of(number) > bound:
             assert equal(left.without({number}), history.without({number}))
+
+
+@given(logs_with_undos(), st.data())
+def test_what_an_undo_undoes_is_found_by_operation_as_by_looking_at_every_entry(
+    actions: list[Action], data: st.DataObject
+) -> None:
+    history = ResourceHistory(RESOURCE, DEFAULT_CONTRACT)
+    for action in actions:
+        history.take(action)
+        names = sorted({entry.operation_id for entry in history.entries} | {"nobody/knows"})
+        asked = data.draw(st.sets(st.sampled_from(names)))
+        assert history.numbers_of(*asked) == numbers_to_undo(history.entries, asked)
