@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -42,11 +42,34 @@ class Found(msgspec.Struct, frozen=True):
         return None
 
 
-def read_topic(settings: Settings, topic: str) -> Iterator[Found]:
-    """Every record of a topic up to its end as of when that is reached, in the order of each partition. Raises TopicUnreadable."""
+def partitions_of(settings: Settings, topic: str) -> set[int]:
+    """The partitions of a topic. Raises TopicUnreadable."""
+    consumer = _consumer(settings)
+    try:
+        return _partitions(consumer, topic)
+    finally:
+        consumer.close()
+
+
+def begin_of(settings: Settings, topic: str, partition: int) -> int:
+    """The offset at which a partition begins: above 0, older records are gone. Raises TopicUnreadable."""
+    consumer = _consumer(settings)
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_STALLED_S)[0])
+    except KafkaException as error:
+        raise TopicUnreadable(f"the topic {topic} can't be read: {error.args[0].str()}; check the brokers") from None
+    finally:
+        consumer.close()
+
+
+def read_topic(settings: Settings, topic: str, partitions: Iterable[int] | None = None) -> Iterator[Found]:
+    """Every record of a topic, or of some of its partitions, up to its end as of when that is reached, in the order of each
+    partition. Raises TopicUnreadable."""
     consumer = _consumer(settings)
     try:
         left = _partitions(consumer, topic)
+        if partitions is not None:
+            left &= set(partitions)
         consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
         progress = time.monotonic()
         while left:

@@ -164,6 +164,11 @@ def decode_head(value: bytes) -> Head:
     return _head_decoder.decode(value)
 
 
+def decode_entry(value: bytes) -> Entry:
+    """An entry of the history's store. Raises msgspec.DecodeError likewise."""
+    return _entry_decoder.decode(value)
+
+
 def entry_of(history: HistoryReader, action_id: str) -> Entry | None:
     """The history's entry of an action."""
     value = history.get(ACTION_PREFIX + action_id)

@@ -29,6 +29,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "holds": ("streams.cli.drift", "holds", "See, place and release holds on corrections."),
     "actions": ("streams.cli.actions", "actions", "Send actions from a file, and watch them go by."),
     "rollback": ("streams.cli.rollback", "rollback", "Undo runs, steps or a time window across systems."),
+    "ledger": ("streams.cli.ledger", "ledger", "The record of what was done: shown, checked, and as a file."),
     "dlq": ("streams.cli.dlq", "dlq", "See the records that could not be used, and drive them again."),
     "doctor": ("streams.cli.doctor", "doctor", "Check that everything the settings name is there and as it must be."),
     "simulate": ("streams.cli.simulate", "simulate", "Try the whole system under faults, by seed."),

@@ -13,7 +13,8 @@ import click
 import orjson
 
 from reconciler.contracts.model import ContractSet
-from reconciler.json_form import action_from_text, from_json, observation_from_json, to_json
+from reconciler.json_form import action_from_json, action_from_text, from_json, observation_from_json, to_json
+from reconciler.ledger.export import MEMBER, action_in
 from reconciler.offline import FaultyPlan, applied, diffed, folded, latest_observations, planned
 from reconciler.plan.model import Plan
 from reconciler.plan.request import request_from_json
@@ -28,6 +29,8 @@ EXIT_REJECTED = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
 _R = TypeVar("_R")
+
+_LEDGER = f'"{MEMBER}"'.encode()
 
 _file = click.Path(exists=False, dir_okay=False, allow_dash=True, path_type=Path)
 _actions = click.option("--actions", "actions_file", type=_file, required=True, help="Actions, one JSON object a line.")
@@ -158,16 +161,24 @@ def canonical_line(line: Json) -> bytes:
 
 
 def read_actions(file: Path) -> Iterator[Action]:
-    """The actions of a file of JSON Lines. Raises InputError naming file and line."""
-    return _read_lines(file, action_from_text)
+    """The actions of a file of JSON Lines, which may be an export of the ledger. Raises InputError naming file and line."""
+    return (action for action in read_lines(file, _action_of) if action is not None)
+
+
+def _action_of(text: bytes) -> Action | None:
+    """The action of a line; None for one that closes an export."""
+    if _LEDGER not in text:
+        return action_from_text(text)
+    data = action_in(parse(text, RECORD_DEPTH))
+    return None if data is None else action_from_json(data)
 
 
 def read_observations(file: Path) -> list[Observation]:
     """The observations of a file. Raises InputError naming file, line and field."""
-    return list(_read_lines(file, lambda text: observation_from_json(parse(text, RECORD_DEPTH))))
+    return list(read_lines(file, lambda text: observation_from_json(parse(text, RECORD_DEPTH))))
 
 
-def _read_lines(file: Path, read: Callable[[bytes], _R]) -> Iterator[_R]:
+def read_lines(file: Path, read: Callable[[bytes], _R]) -> Iterator[_R]:
     for number, line in enumerate(_open(file), 1):
         text = line.removeprefix(BOM_UTF8) if number == 1 else line
         if text.strip():
