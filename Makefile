@@ -53,7 +53,7 @@ $(INSTALLED): $(UV) pyproject.toml uv.lock
 	@touch $@
 
 .PHONY: demo
-demo: $(INSTALLED) ## Watch drift happen and be put right, with nothing but this process
+demo: $(INSTALLED) ## Watch drift put right and a run undone over two systems, with nothing but Python
 	@$(BIN)/reconciler demo
 
 .PHONY: test

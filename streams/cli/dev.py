@@ -55,7 +55,7 @@ def dev(folder: Path | None) -> None:
 @click.command()
 @_folder
 def demo(folder: Path | None) -> None:
-    """Watch drift happen and be put right, on the embedded system; exits 0 only if all of it was."""
+    """Watch drift put right and a run undone over two systems, on an embedded system; exits 0 only if all is as it must be."""
     console = Console()
     _interrupt_on(signal.SIGTERM, signal.SIGHUP)
     began = time.monotonic()
@@ -76,7 +76,8 @@ def demo(folder: Path | None) -> None:
             console.print(f"  {fault}", highlight=False, markup=False)
         sys.exit(EXIT_WRONG)
     console.print(
-        f"\n[bold green]Every field that the workflow owns is right, and no other field was touched ({took}).[/]"
+        f"\n[bold green]Every field that the workflow owns is right, what was undone stays undone, and no other field was "
+        f"touched ({took}).[/]"
     )
 
 

@@ -18,7 +18,7 @@ EXIT_INPUT_ERROR = 2
 
 # name -> (module, attribute, what it does): so that `fold` need not import Faust, and `--help` nothing at all
 _COMMANDS: dict[str, tuple[str, str, str]] = {
-    "demo": ("streams.cli.dev", "demo", "Watch drift happen and be put right, on an embedded system."),
+    "demo": ("streams.cli.dev", "demo", "Watch drift put right and a run undone, on an embedded system."),
     "dev": ("streams.cli.dev", "dev", "Run the whole system here, without Docker or Java."),
     "worker": ("streams.cli.worker", "worker", "Run a worker: fold, detect and correct until SIGTERM."),
     "serve": ("streams.cli.serve", "serve", "Carry out the commands for a system that has no service of its own."),

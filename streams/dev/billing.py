@@ -46,6 +46,12 @@ class Billing:
             address = f"?limit=100&cursor={page['next']}" if page.get("next") else None
         return found
 
+    def credit_notes(self, invoice_id: str) -> list[dict[str, Any]]:
+        """What was given back for an invoice that was sent."""
+        answer, _ = self._call("GET", f"/{invoice_id}/credit-notes", None, {})
+        notes: list[dict[str, Any]] = answer["items"]
+        return notes
+
     def _read(self, invoice_id: str) -> tuple[dict[str, Any], str]:
         document, tag = self._call("GET", f"/{invoice_id}", None, {})
         return document, tag

@@ -19,6 +19,8 @@ from rich.text import Text
 from streams.dev.watch import Watcher
 
 _REFRESH_S = 0.25
+_SETTLES_S = 1.0
+_SHOWN_LINES = 12
 _LAG = re.compile(rb"^reconciler_lag_records\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
 
 
@@ -33,7 +35,7 @@ class View:
         self._began = time.monotonic()
         self._stopping = threading.Event()
         self._live = Live(console=console, refresh_per_second=4, transient=False, get_renderable=self._draw)
-        self._printed: list[str] = []
+        self._printed = 0
         self._thread = threading.Thread(target=self._print_lines, name="view", daemon=True)
 
     def phase(self, text: str) -> None:
@@ -59,11 +61,15 @@ class View:
             self._thread.join()
 
     def _print_lines(self) -> None:
-        while not self._stopping.wait(_REFRESH_S):
-            for line in list(self._watcher.lines):
-                if line not in self._printed:
-                    self._printed.append(line)
-                    self._console.print(f"         {line}", highlight=False)
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.wait(_REFRESH_S)
+            lines = self._watcher.lines()
+            # What happened just now may still be overtaken by what happened before it, in a topic that is read later.
+            settled = len(lines) if is_last else sum(line.at < (time.time() - _SETTLES_S) * 1e6 for line in lines)
+            for line in lines[self._printed : settled]:
+                self._console.print(f"         {line}", highlight=False)
+            self._printed = max(self._printed, settled)
 
     def _draw(self) -> Group:
         counts = self._watcher.counts
@@ -79,7 +85,8 @@ class View:
         ):
             cells.append(Text.assemble((f"{value}\n", "bold"), (label, "dim")))
         numbers.add_row(*cells)
-        events = Text("\n".join(self._watcher.lines) or "…", no_wrap=True, overflow="ellipsis")
+        lines = [str(line) for line in self._watcher.lines()[-_SHOWN_LINES:]]
+        events = Text("\n".join(lines) or "…", no_wrap=True, overflow="ellipsis")
         elapsed = f"{time.monotonic() - self._began:.0f} s"
         return Group(Panel(numbers, title=self._phase, subtitle=elapsed), Panel(events, title="what goes by"))
 

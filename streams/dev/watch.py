@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
-from collections import Counter, deque
+from collections import Counter
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message
 
-from reconciler.records import Action, Alert, Command, DriftEvent, Outcome
+from reconciler.records import Action, Alert, Command, DriftEvent, Observation, Outcome, RollbackEvent
 from reconciler.values.instant import format_instant
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 
-_REMEMBERED_LINES = 12
 _POLL_S = 0.1
 
 
@@ -25,9 +26,22 @@ class Watcher:
         self.reported: set[str] = set()
         self.corrected: set[str] = set()
         self.alerts: list[str] = []
-        self.lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self.observed: dict[str, int] = {}
+        """When each resource was sampled last, as far as that was published."""
+        self.rollbacks: dict[str, RollbackEvent] = {}
+        """The last event of each."""
+        self._lines: list[Line] = []
+        self._lock = threading.Lock()
         self._codec = Codec.packaged()
-        self._topics = [names.actions, names.drift, names.outcomes, names.alerts, names.dead_letters]
+        self._topics = [
+            names.actions,
+            names.drift,
+            names.outcomes,
+            names.alerts,
+            names.dead_letters,
+            names.rollback_events,
+        ]
+        self._topics.append(names.observations)
         self._topics += [names.reversal(system) for system in systems]
         self._dead_letters = names.dead_letters
         self._bootstrap_servers = bootstrap_servers
@@ -81,10 +95,16 @@ class Watcher:
             case Command():
                 self.counts["commands"] += 1
                 changes = ", ".join(f"{change.op} {change.path or 'the record'}" for change in record.changes)
-                self._say(record.issued_at, f"command  {record.resource}: {record.action} ({changes})")
+                self._say(record.issued_at, f"command  {record.resource}: {record.action} ({changes or 'an effect'})")
             case Outcome():
                 self.counts[f"outcomes {record.status}"] += 1
                 self._say(record.occurred_at, f"outcome  {record.resource}: {record.status}")
+            case Observation():
+                self.observed[record.resource] = record.observed_at or 0
+            case RollbackEvent():
+                self.rollbacks[record.rollback_id] = record
+                wave = "" if record.wave is None else f", wave {record.wave} of {record.waves}"
+                self._say(record.occurred_at, f"rollback {record.rollback_id}: {record.status}{wave}")
             case Alert():
                 self.alerts.append(record.message)
                 self._say(record.occurred_at, f"alert    {record.message}")
@@ -100,6 +120,28 @@ class Watcher:
         self.reported.add(event.resource)
         self._say(event.occurred_at, f"drift    {event.resource}: {event.verdict} ({fields})")
 
-    def _say(self, instant: int | None, line: str) -> None:
-        at = "" if instant is None else format_instant(instant)[11:19]
-        self.lines.append(f"{at}  {line}")
+    def _say(self, instant: int | None, text: str) -> None:
+        with self._lock:
+            bisect.insort(self._lines, Line(instant or 0, _order(text), len(self._lines), text))
+
+    def lines(self) -> list[Line]:
+        """What went by, in the order in which it happened: topics are read as they come, one ahead of another."""
+        with self._lock:
+            return list(self._lines)
+
+
+class Line(NamedTuple):
+    """Something that went by, for people. Lines sort by when it happened, and of one moment by what leads to what."""
+
+    at: int
+    order: int
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{format_instant(self.at)[11:19]}  {self.text}"
+
+
+def _order(text: str) -> int:
+    kinds = ("drift", "rollback", "command", "outcome", "in sync")
+    return next((place for place, kind in enumerate(kinds) if text.startswith(kind)), len(kinds))

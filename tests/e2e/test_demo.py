@@ -19,7 +19,8 @@ COMMAND = [sys.executable, "-m", "streams.cli.main", "demo"]
 def test_the_demo_comes_to_its_end() -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Every field that the workflow owns is right" in done.stdout
+    assert "Every field that the workflow owns is right, what was undone stays undone" in " ".join(done.stdout.split())
+    assert "The story of the undo of campaign-1" in done.stdout
 
 
 @pytest.mark.timeout(120)
