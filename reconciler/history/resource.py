@@ -44,6 +44,21 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 EMPTY_BASE: Final = Base()
 
 
+def is_echo(tree: Node, action: Action, contract: Contract) -> bool:
+    """Whether an action that names one of our commands as its origin writes nothing but what is expected already, as the
+    echo of that command does. What an automation wrote beside that is a write like any other."""
+    expected = known_value(tree)
+    return action.operation != "effect" and all(
+        _is_same(contract, tokens, value_at(expected, tokens), value)
+        for tokens, value in Entry(number=0, action=action).writes()
+    )
+
+
+def _is_same(contract: Contract, tokens: Tokens, left: Json | Absent, right: Json | Absent) -> bool:
+    rule = contract.rule(path_of(tokens))
+    return equivalent(left, right, rule.normalise) or equal_members(rule, left, right)
+
+
 class ResourceHistory:
     """One resource: its expected state, its entries in order, and which of them were undone."""
 
@@ -106,7 +121,7 @@ class ResourceHistory:
         if known is not None:
             return "repeated" if action_digest(known) == action_digest(action) else "contradicted"
         self._taken[action.action_id] = action
-        if action.origin is not None and self._is_echo(action):
+        if action.origin is not None and is_echo(self.tree, action, self.contract):
             return "noted"
         if action.stage == "initiated":
             if all(entry.action.operation_id != action.operation_id for entry in self.entries):
@@ -124,19 +139,6 @@ class ResourceHistory:
         if action.operation != "effect":
             self.last_write_at = max(action.occurred_at, self.last_write_at or action.occurred_at)
         return "folded"
-
-    def _is_echo(self, action: Action) -> bool:
-        """Whether an action that names one of our commands as its origin writes nothing but what is expected already, as the
-        echo of that command does."""
-        expected = known_value(self.tree)
-        return action.operation != "effect" and all(
-            self._is_same(tokens, value_at(expected, tokens), value)
-            for tokens, value in Entry(number=0, action=action).writes()
-        )
-
-    def _is_same(self, tokens: Tokens, left: Json | Absent, right: Json | Absent) -> bool:
-        rule = self.contract.rule(path_of(tokens))
-        return equivalent(left, right, rule.normalise) or equal_members(rule, left, right)
 
     def take_reversals(self, actions: Iterable[Action]) -> list[Entry]:
         """Takes many `reversed` actions at once, none of which was taken before; gives their entries."""

@@ -10,6 +10,7 @@ from reconciler.contracts.model import Contract
 from reconciler.history.chain import linked
 from reconciler.history.entry import Entry
 from reconciler.history.fold import fold
+from reconciler.history.resource import is_echo
 from reconciler.json_form import action_digest
 from reconciler.machines.head import (
     ACTION_PREFIX,
@@ -32,7 +33,7 @@ _REMEMBERED_IN_FLIGHT: Final = 1_000  # operations that began and never ended; t
 def take_action(head: Head, action: Action, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     """Takes an action of whatever stage. An action that was taken before changes nothing."""
     links, chain = head.links + 1, linked(head.chain, action)
-    if action.origin is not None and _is_ours(head, action.origin):
+    if action.origin is not None and _is_ours(head, action.origin) and is_echo(head.tree, action, contract):
         # What the target reports of our own correction: the history has it already, as what was expected or undone.
         if action.action_id in head.echoed:
             return Stepped(head)

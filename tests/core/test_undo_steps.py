@@ -522,6 +522,16 @@ def test_the_echo_of_a_command_is_nobodys_write() -> None:
     assert not drifts(bench.observe(200, {"phone": "1"}))
 
 
+def test_what_an_automation_wrote_beside_the_echo_is_a_write_of_its_own() -> None:
+    """It is what stands there now: were it forgotten, it would be drift, and the correction of that its next cause."""
+    bench = sent(CORRECTING)
+    more = echo(bench, set={"/phone": "1", "/status": "called"}, occurred_at=103 * SECOND)
+    bench.at(104, more)
+    bench.outcome(105, "applied")
+    assert known_value(bench.head.tree) == {"phone": "1", "status": "called"}
+    assert not drifts(bench.observe(200, {"phone": "1", "status": "called"}))
+
+
 def test_an_action_with_a_strangers_mark_is_anybodys_write() -> None:
     bench = sent()
     bench.at(104, echo(bench, origin="somebody-else", before={"/phone": "1"}, set={"/phone": "8"}))
