@@ -71,7 +71,8 @@ def _retry(
     is_timeout: bool = False,
 ) -> Stepped:
     """Waits for the next attempt, or gives up after the last."""
-    attempt, retry = pending.command.attempt, contract.retry
+    before = 0 if pending.sent is None else pending.sent.attempts_before
+    attempt, retry = pending.command.attempt - before, contract.retry
     if attempt >= retry.attempts:
         error = f"after {attempt} attempts: {error or 'no answer'}"
         if pending.sent is not None:

@@ -76,6 +76,8 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     adopt: list[Adopted] = []
     tries: int = 0
     doubt: Doubt | None = None
+    attempts_before: int = 0
+    """Attempts at the same command that an earlier step has made."""
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -138,6 +140,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ids of the last commands of which the outcome is known, so that an outcome that comes again is recognised."""
     decided: list[str] = []
     """The ids of people's last decisions, likewise."""
+    attempts: dict[str, int] = {}
+    """The last attempts at commands that make an effect good and failed for good. One keeps its id in every plan, so that the
+    effect is made good once; only a higher attempt makes its target judge it anew."""
     echoed: list[str] = []
     """The action_ids of the last echoes of our own commands, likewise."""
     steps: list[Waiting] = []

@@ -48,6 +48,7 @@ MAX_TRIES: Final = 3
 
 _UNOBSERVED_PERIODS: Final = 3  # so many times the sampler should have read it, before nobody waits any more
 _REMEMBERED_STEPS: Final = 16  # a step comes again only soon, after a crash of who ordered it
+_REMEMBERED_ATTEMPTS: Final = 100
 _REMEMBERED_UNVERIFIED: Final = 16
 
 
@@ -306,12 +307,12 @@ def _compensate(head: Head, first: Waiting, now: Instant, history: HistoryReader
         rollback_id=order.rollback_id,
         compensation=order.compensation,
     )
+    command_id = digest("compensate", order.rollback_id, order.action_id)
+    before = head.attempts.get(command_id, 0)
     command = msgspec.structs.replace(
-        command,
-        command_id=digest("compensate", order.rollback_id, order.action_id),
-        traceparent=_trace(order, entry),
+        command, command_id=command_id, attempt=before + 1, traceparent=_trace(order, entry)
     )
-    stepped = dispatch(taken, command, now, contract, Sent(order=order))
+    stepped = dispatch(taken, command, now, contract, Sent(order=order, attempts_before=before))
     return Stepped(stepped.head, (*stepped.effects, report(order, "sent", now, command)))
 
 
@@ -390,7 +391,11 @@ def _failed(
     pending = head.pending
     assert pending is not None and pending.sent is not None
     command, order = pending.command, pending.sent.order
-    back = _taken_back(settle(head), pending.sent, now, history, contract)
+    after = settle(head)
+    if order.verb == "compensate":
+        attempts = {**head.attempts, command.command_id: command.attempt}
+        after = msgspec.structs.replace(after, attempts=dict(list(attempts.items())[-_REMEMBERED_ATTEMPTS:]))
+    back = _taken_back(after, pending.sent, now, history, contract)
     return then(back, history, lambda after, later: _over(after, order, status, now, command=command, error=error))
 
 

@@ -573,6 +573,20 @@ def test_an_effect_is_made_good_once_for_each_execution() -> None:
     assert statuses(bench.at(104, compensation_order("three", "action-1"))) == ["unchanged"]
 
 
+def test_a_compensation_that_failed_is_tried_again_as_the_same_command_in_a_further_attempt() -> None:
+    bench = Bench()
+    bench.at(1, make_action(1, operation="effect", operation_id="run/step-1", set={}))
+    (first,) = commands(bench.at(100, compensation_order("one")))
+    assert statuses(bench.outcome(101, "permanent", error="the books are closed")) == ["failed"]
+    (second,) = commands(bench.at(200, compensation_order("two")))
+    assert (second.command_id, second.attempt) == (first.command_id, first.attempt + 1)
+    bench.outcome(201, "transient")
+    assert bench.head.pending is not None, "it has all its attempts again"
+    (third,) = commands(bench.tick(300))
+    assert third.attempt == second.attempt + 1
+    assert statuses(bench.outcome(301, "applied")) == ["applied"]
+
+
 def test_an_effect_that_nobody_knows_is_outdated() -> None:
     bench = Bench()
     assert statuses(bench.at(100, compensation_order())) == ["outdated"]
