@@ -12,9 +12,12 @@ import pytest
 
 from reconciler.contracts.model import Contract, ContractSet, FieldRule
 from reconciler.machines.head import Head
-from reconciler.machines.protocol import Effect, EmitDrift, Event, HistoryReader
+from reconciler.machines.protocol import Effect, EmitDrift, EmitRollback, Event, HistoryReader, RollbackInput
 from reconciler.machines.resource import ResourceMachine
-from reconciler.records import Action, Command, Observation, Timer
+from reconciler.machines.rollback import RollbackMachine
+from reconciler.plan.build import build
+from reconciler.plan.model import Planned
+from reconciler.records import Action, Command, Observation, StepReport, Timer
 from reconciler.targets.apply import Fields, Refusal
 from reconciler.values.json_value import Absent
 from streams.runner.batch import Batch
@@ -154,6 +157,71 @@ class Blind(ResourceMachine):
 )
 def test_machine(machine: Callable[[ContractSet], ResourceMachine], invariant: str) -> None:
     invariants_broken_by(Parts(machine=machine), invariant)
+
+
+class Stubborn(Mutant):
+    """Writes down what is undone, and goes on expecting it."""
+
+    def mutated(self, before: Head, event: Event, after: object, effects: Any) -> Any:
+        if isinstance(after, Head) and set(after.undone) - set(before.undone):
+            after = msgspec.structs.replace(after, tree=before.tree)
+        return after, effects
+
+
+def test_a_correction_that_puts_back_what_was_undone() -> None:
+    invariants_broken_by(Parts(machine=Stubborn), "undone stays undone")
+
+
+# -- the rollback machine
+
+
+class Credulous(RollbackMachine):
+    """Takes a command that was sent for one that was seen to be carried out."""
+
+    def step(self, state: object, event: RollbackInput, now: int, history: HistoryReader) -> Any:
+        if isinstance(event, StepReport) and event.status == "sent":
+            event = msgspec.structs.replace(event, status="verified")
+        return super().step(state, event, now, history)
+
+
+class Inattentive(RollbackMachine):
+    """Doesn't hear that something was verified, and doesn't wonder."""
+
+    def step(self, state: object, event: RollbackInput, now: int, history: HistoryReader) -> Any:
+        if isinstance(event, Timer) or (isinstance(event, StepReport) and event.status in ("verified", "contradicted")):
+            return state, ()
+        return super().step(state, event, now, history)
+
+
+class Taciturn(RollbackMachine):
+    """Swallows an event now and then."""
+
+    def step(self, state: object, event: RollbackInput, now: int, history: HistoryReader) -> Any:
+        after, effects = super().step(state, event, now, history)
+        return after, tuple(
+            effect for effect in effects if not (isinstance(effect, EmitRollback) and effect.event.sequence % 3 == 2)
+        )
+
+
+@pytest.mark.parametrize(
+    ("machine", "invariant"),
+    [
+        (Credulous, "completed is true"),
+        (Inattentive, "rollbacks come to rest"),
+        (Taciturn, "events in order"),
+    ],
+)
+def test_rollback_machine(machine: Callable[[ContractSet, int], RollbackMachine], invariant: str) -> None:
+    invariants_broken_by(Parts(rollback_machine=machine), invariant)
+
+
+def test_a_planner_that_forgets_what_it_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(*arguments: Any) -> Planned:
+        planned = build(*arguments)
+        return msgspec.structs.replace(planned, plan=msgspec.structs.replace(planned.plan, operations=[]))
+
+    monkeypatch.setattr("reconciler.machines.rollback.planning.build", forgetful)
+    invariants_broken_by(Parts(), "plans stand up")
 
 
 # -- the target
