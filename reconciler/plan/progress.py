@@ -16,7 +16,7 @@ from reconciler.contracts.model import ContractSet
 from reconciler.plan.conflict_wording import found
 from reconciler.plan.model import ApprovalNeeded
 from reconciler.plan.story import Section, SectionKey, Story, lines, section, story
-from reconciler.plan.telling import consent, consents, promise, what_stands_apart
+from reconciler.plan.telling import consent, consents, promise, what_stands_apart, what_waits
 from reconciler.plan.wording import Wording, count, ended, listed, moment, number_word, one_line, upper_first
 from reconciler.records import Actor, Approval, Record, RollbackStatus, StepConflict
 from reconciler.values.instant import Instant
@@ -72,7 +72,19 @@ class Progress(Record, frozen=True, kw_only=True):
 
 
 _NUMBERS: Final = (
-    *("steps", "records", "systems", "effects", "cascaded", "kept", "decisions", "conflicts", "blocked", "unchanged"),
+    *(
+        "steps",
+        "records",
+        "systems",
+        "effects",
+        "cascaded",
+        "kept",
+        "left",
+        "decisions",
+        "conflicts",
+        "blocked",
+        "unchanged",
+    ),
 )
 
 _CHANGES: Final[dict[RollbackStatus, str]] = {
@@ -122,7 +134,7 @@ class _Teller:
         progress, counts = self._progress, self._planned
         match progress.status:
             case "gathering":
-                yield "What is to be undone is being looked up. Nothing has been changed yet."
+                yield from self._gathering()
             case "executable" | "needs_approval" | "nothing_to_do":
                 yield from promise(counts)
                 yield from what_stands_apart(counts)
@@ -131,25 +143,37 @@ class _Teller:
                 yield from self._rejected()
             case "executing":
                 part = f", part {progress.wave:,} of {progress.waves:,}" if progress.waves > 1 else ""
-                yield f"The undo is under way{part}: {self._of_total(progress.done)} done."
+                yield f"The undo is under way{part}: {self._of_total(progress.done, 'done')}."
                 yield from self._open_sentences()
             case "verifying":
-                yield f"Everything was sent, and {self._of_total(progress.verified)} confirmed by looking again."
+                sent = "All that could go ahead" if counts["decisions"] else "Everything"
+                yield f"{sent} was sent, and is looked at again now: {self._of_total(progress.verified, 'confirmed')}."
             case "completed":
                 yield from self._completed()
             case "partial":
-                yield f"The undo is finished, but not whole: {self._of_total(progress.done)} done."
+                yield f"The undo is finished, but not whole: {self._of_total(progress.done, 'done')}."
                 yield from self._open_sentences()
                 yield from what_stands_apart(counts)
             case "halted":
-                yield f"The undo has stopped: {self._of_total(progress.done)} done, and that stays."
+                yield self._stopped("The undo has stopped")
+                yield from what_waits(counts)
                 yield from self._open_sentences()
             case "cancelled":
+                yield self._stopped("The undo was cancelled")
                 if progress.done:
-                    yield f"The undo was cancelled: {self._of_total(progress.done)} done, and that stays."
                     yield "The rest is as it was."
-                else:
-                    yield "The undo was cancelled before anything was changed."
+
+    def _gathering(self) -> Iterator[str]:
+        if self._progress.done:
+            yield "What is left to be undone is being worked out anew."
+            yield f"{upper_first(self._of_total(self._progress.done, 'done'))} so far."
+        else:
+            yield "What is to be undone is being looked up. Nothing has been changed yet."
+
+    def _stopped(self, how: str) -> str:
+        if not self._progress.done:
+            return f"{how} before anything was changed."
+        return f"{how}: {self._of_total(self._progress.done, 'done')}, and that stays."
 
     def _before_start(self) -> Iterator[str]:
         progress = self._progress
@@ -170,17 +194,18 @@ class _Teller:
 
     def _completed(self) -> Iterator[str]:
         progress, counts = self._progress, self._planned
-        steps = count(counts["steps"], "step")
-        if progress.total == 0:
-            yield f"Done: nothing had to be changed to undo {steps} of work."
+        if not progress.total:
+            yield "Done: nothing had to be changed."
+        elif progress.total != counts["records"] + counts["effects"]:  # more than one plan had a part in it
+            yield f"Done: {self._of_total(progress.done, 'done')}, and looked at again afterwards to make sure."
         else:
-            yield f"Done: {steps} of work {'was' if counts['steps'] == 1 else 'were'} undone."
+            steps = count(counts["steps"], "step of work was", "steps of work were")
+            yield f"Done: {steps} undone."
             if counts["records"]:
                 where = f" in {count(counts['systems'], 'system')}" if counts["systems"] > 1 else ""
                 put = "was put right" if counts["records"] == 1 else "were put right"
-                yield (
-                    f"{upper_first(count(counts['records'], 'record'))}{where} {put}, and looked at again afterwards to make sure."
-                )
+                records = upper_first(count(counts["records"], "record"))
+                yield f"{records}{where} {put}, and looked at again afterwards to make sure."
             if counts["effects"]:
                 what = count(
                     counts["effects"], "thing that can't be taken back was", "things that can't be taken back were"
@@ -188,13 +213,18 @@ class _Teller:
                 yield f"{upper_first(what)} made good in another way."
         yield from what_stands_apart({**counts, "decisions": 0})
 
-    def _of_total(self, number: int) -> str:
+    def _of_total(self, number: int, what: str) -> str:
+        """How many of the changes are done, or confirmed."""
         total = self._progress.total
+        if not total:
+            return f"there is nothing to be {what}"
         if total == 1:
-            return "the one change is" if number else "the one change isn't"
+            return f"the one change is {what}" if number else f"the one change isn't {what} yet"
+        if not number:
+            return f"none of {count(total, 'change')} is {what} yet"
         if number == total:
-            return f"all {count(total, 'change')} are"
-        return f"{number_word(number)} of {count(total, 'change')} {'is' if number == 1 else 'are'}"
+            return f"both changes are {what}" if total == 2 else f"all {count(total, 'change')} are {what}"
+        return f"{number_word(number)} of {count(total, 'change')} {'is' if number == 1 else 'are'} {what}"
 
     def _open_sentences(self) -> Iterator[str]:
         kinds: dict[str, int] = {}
@@ -216,6 +246,8 @@ class _Teller:
             if item.key not in ("next", "about"):
                 yield msgspec.structs.replace(item, title=self._title(item.key, item.title))
         yield lines("about", "What this is about", self._about())
+        if progress.status == "halted" and progress.reason and not progress.open and not self._planned["decisions"]:
+            yield lines("open", _OPEN["halted"], [ended(upper_first(one_line(progress.reason)))])
         opened = section("open", _OPEN.get(progress.status, "What is open"), progress.open, self._open_line)
         if opened is not None:
             more = opened.more + self._open - len(progress.open)
@@ -286,13 +318,13 @@ class _Teller:
         if progress.status == "executable" and progress.mode == "plan":
             yield "Read what will be changed, and give the word to begin, or cancel it."
         yield from (line for kind, line in _REMEDIES.items() if kind in kinds and progress.status in _ASKING)
-        if progress.status == "halted":
-            yield "Then let it go on, or cancel it: what is done stays, and the rest is left as it is."
         if progress.status == "cancelled" and progress.done:
             yield "If what was already undone should come back, undo this undo."
         if planned is not None and progress.status != "cancelled":
             asked = set(consents(progress.approvals_needed))
             yield from (line for line in planned.lines if line not in asked and not line.startswith("Get the consent"))
+        if progress.status == "halted":
+            yield "When that is settled, let it go on, or cancel it: what is done stays, and the rest is left as it is."
 
 
 _ASKING: Final = frozenset({"halted", "partial", "executing"})

@@ -81,6 +81,7 @@ class _Teller:
             "effects": len(self._effects),
             "cascaded": self._cascaded,
             "kept": len(plan.kept),
+            "left": sum(item.resolution == "actual" for item in plan.conflicts),
             "decisions": len(self._open),
             "conflicts": len(plan.conflicts) - len(self._open),
             "blocked": len(plan.blocked),
@@ -327,22 +328,30 @@ def promise(counts: dict[str, int]) -> Iterator[str]:
         yield "Nothing will be changed: no work was found that the request describes."
     elif counts["unchanged"]:
         yield "Nothing needs to be changed: everything already is as it should be."
-    elif counts["conflicts"]:
-        yield "Nothing needs to be changed: what others changed meanwhile stays."
     else:
         yield "Nothing needs to be changed."
 
 
 def what_stands_apart(counts: dict[str, int]) -> Iterator[str]:
     """What is left out of a plan and why, in sentences without names."""
-    if counts["decisions"]:
-        what = count(counts["decisions"], "decision waits", "decisions wait")
-        yield f"{upper_first(what)} for somebody, because others made changes meanwhile."
+    yield from what_waits(counts)
     if counts["kept"]:
         what = count(counts["kept"], "field stays as it is", "fields stay as they are")
         yield f"{upper_first(what)}, because others wrote {_it(counts['kept'])} later."
+    if counts["left"]:
+        what = count(
+            counts["left"], "change that others made meanwhile stays", "changes that others made meanwhile stay"
+        )
+        yield f"{upper_first(what)}."
     if counts["blocked"]:
         yield f"{upper_first(count(counts['blocked'], 'step'))} can't be undone."
+
+
+def what_waits(counts: dict[str, int]) -> Iterator[str]:
+    """What a person must decide, in a sentence without names."""
+    if counts["decisions"]:
+        what = count(counts["decisions"], "decision waits", "decisions wait")
+        yield f"{upper_first(what)} for somebody, because others made changes meanwhile."
 
 
 def consent(needed: Iterable[ApprovalNeeded]) -> str:
