@@ -15,7 +15,7 @@ from reconciler.targets.config import load_targets
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.fence_keeper import FenceKeeper
-from streams.gatherer.service import Gatherer
+from streams.gatherer.service import UNSEEN_QUIET_S, Gatherer
 from streams.runner.pipeline import Pipeline, resource_pipeline, rollback_pipeline
 from streams.sampler.service import Sampler
 from streams.sampler.settings import load_sampler_settings
@@ -57,7 +57,9 @@ def services_of(name: str, settings: Settings, contracts: ContractSet, codec: Co
     """The services inside a pipeline's process. Raises InputError for a targets file that can't be used."""
     topics = TopicNames(settings.topic_prefix)
     if name == RESOURCES:
-        gatherer = Gatherer(topics=topics, codec=codec, contracts=contracts)
+        # Where nothing is sampled there is no observation to wait for.
+        quiet_s = 0.0 if settings.targets_file is None else UNSEEN_QUIET_S
+        gatherer = Gatherer(topics=topics, codec=codec, contracts=contracts, unseen_quiet_s=quiet_s)
         return (gatherer, *_samplers(settings, contracts, codec))
     return () if settings.redis_url is None else (FenceKeeper(settings.redis_url),)
 

@@ -1,8 +1,10 @@
 """The gatherer as a service of the worker: takes questions from its thread, and answers them from the table.
 
 A question is answered in three steps: the ledger is indexed up to where it ended when the question was seen; the index says
-which resources are meant; and once the table has folded as far, their dossiers are read and sent. What is sent may be sent
-again after a crash: whoever asked knows an answer by its question, partition and part.
+which resources are meant; and once the table has folded as far, their dossiers are read and sent. A resource that was never
+seen at its target can't be planned for, and one that was just made hasn't been seen yet: as long as observations of such
+resources go on coming in, the answer waits for them. What is sent may be sent again after a crash: whoever asked knows an
+answer by its question, partition and part.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Final, TypeVar
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.dossier import dossier_of
 from reconciler.machines.head import Head
+from reconciler.machines.resource import sampling_needs
 from reconciler.records import Alert, Dossier, Gathered
 from reconciler.values.instant import SECOND
 from reconciler.wire.codec import Codec
@@ -36,6 +39,9 @@ _ASKED_SHARE: Final = 0.5
 interpreter's lock belongs to folding first."""
 _MOST_WAITING: Final = 50
 _PAUSE_S: Final = 1.0
+_UNSEEN_SLICE: Final = 200
+UNSEEN_QUIET_S: Final = 10.0
+_UNSEEN_LONGEST_S: Final = 300.0
 
 R = TypeVar("R")
 
@@ -43,13 +49,17 @@ R = TypeVar("R")
 class _Waiting:
     """A question on its way to its answer."""
 
-    __slots__ = ("end", "match", "question")
+    __slots__ = ("end", "match", "question", "seen_at", "unseen", "unseen_since")
 
     def __init__(self, question: Question) -> None:
         self.question = question
         self.end: int | None = None
         """Where the ledger ended when it was seen."""
         self.match: Match | None = None
+        self.unseen: list[str] | None = None
+        """Resources of which an observation is still to come in."""
+        self.unseen_since = 0.0
+        self.seen_at = 0.0
 
 
 class Gatherer:
@@ -57,10 +67,14 @@ class Gatherer:
 
     name = "gatherer"
 
-    def __init__(self, *, topics: TopicNames, codec: Codec, contracts: ContractSet) -> None:
+    def __init__(
+        self, *, topics: TopicNames, codec: Codec, contracts: ContractSet, unseen_quiet_s: float = UNSEEN_QUIET_S
+    ) -> None:
+        """`unseen_quiet_s`: for how long no observation may come in before an answer no longer waits for more."""
         self._topics = topics
         self._codec = codec
         self._contracts = contracts
+        self.unseen_quiet_s = unseen_quiet_s
         self.metrics = GathererMetrics()
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
@@ -94,6 +108,14 @@ class Gatherer:
             return None
         assert isinstance(head, Head)
         return dossier_of(head, context.history(partition, resource), partition, offsets)
+
+    def is_unseen(self, context: WorkerContext, partition: int, resource: str) -> bool:
+        """Whether a resource is to be observed and never was. Raises PartitionNotOwned."""
+        head = context.head(partition, resource)
+        if head is None:
+            return False
+        assert isinstance(head, Head)
+        return head.observed_at is None and head.unknown is None and sampling_needs(head, self._contracts).watched
 
     async def publish(self, context: WorkerContext, answer: Gathered, traceparent: bytes | None) -> None:
         """Sends a part of an answer. Raises DeliveryFailed, EncodedTooLargeError."""
@@ -192,12 +214,31 @@ class _Run:
         match = item.match
         if self._context.consumed(question.partition, self._service.ledger) < match.needs:
             return False
+        if not await self._is_seen(item, match):
+            return False
         try:
             await self._send(question, match)
         except EncodedTooLargeError as error:
             await self._service.refuse(self._context, question, error)
         await self._in_thread(lambda: self._reader.settle(question, match.complete_up_to))
         return True
+
+    async def _is_seen(self, item: _Waiting, match: Match) -> bool:
+        """Whether all resources were observed, or waiting for more observations is idle."""
+        now = time.monotonic()
+        if item.unseen is None:
+            item.unseen, item.unseen_since, item.seen_at = list(match.resources), now, now
+        before, left = len(item.unseen), []
+        for number, resource in enumerate(item.unseen, 1):
+            if self._service.is_unseen(self._context, item.question.partition, resource):
+                left.append(resource)
+            if number % _UNSEEN_SLICE == 0:
+                await asyncio.sleep(0)
+        item.unseen = left
+        if len(left) < before:
+            item.seen_at = now
+        is_quiet = now - item.seen_at >= self._service.unseen_quiet_s
+        return not left or is_quiet or now - item.unseen_since > _UNSEEN_LONGEST_S
 
     async def _send(self, question: Question, match: Match) -> None:
         partition, query = question.partition, question.query

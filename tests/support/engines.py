@@ -49,10 +49,14 @@ async def own(engine: Engine, partitions: Sequence[int], generation: int = 1) ->
     engine.resume()
 
 
-async def feed(engine: Engine, estate: Estate, positions: dict[int, int], size: int = 100) -> None:
-    """Hands over all actions of the owned partitions beyond `positions`, and returns when they are durable."""
+async def feed(
+    engine: Engine, estate: Estate, positions: dict[int, int], size: int = 100, topic: str | None = None
+) -> None:
+    """Hands over all actions (or what is in another topic) of the owned partitions beyond `positions`, and returns when they
+    are durable."""
+    topic = topic or estate.topics.actions
     by_partition: dict[int, list[Any]] = {}
-    for found in await asyncio.to_thread(estate.read, estate.topics.actions):
+    for found in await asyncio.to_thread(estate.read, topic):
         if found.offset >= positions.get(found.partition, 0) and found.partition in engine.partitions:
             raw = SimpleNamespace(
                 offset=found.offset,
@@ -66,7 +70,7 @@ async def feed(engine: Engine, estate: Estate, positions: dict[int, int], size: 
     for partition, records in by_partition.items():
         for start in range(0, len(records), size):
             part = records[start : start + size]
-            chunk = Chunk(estate.topics.actions, partition, part[0].offset, part[-1].offset + 1, part, 0)
+            chunk = Chunk(topic, partition, part[0].offset, part[-1].offset + 1, part, 0)
             finished = asyncio.Event()
             waiting.append(finished.wait())
             await engine.submit(Work(chunk, lambda: True, finished.set, finished.set))

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.resource import ResourceMachine
-from reconciler.records import Action, Alert, Dossier, Gathered, GatherQuery, Selector, operation_of
+from reconciler.records import Action, Alert, Dossier, Gathered, GatherQuery, Observation, Selector, operation_of
 from streams.embedded.broker import EmbeddedBroker
 from streams.gatherer.service import Gatherer
 from streams.metrics import WorkerMetrics
@@ -54,10 +54,12 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(estate: Estate, folder: Path, partitions: tuple[int, ...] = (0, 1, 2, 3)) -> AsyncIterator[Worker]:
+async def working(
+    estate: Estate, folder: Path, partitions: tuple[int, ...] = (0, 1, 2, 3), unseen_quiet_s: float = 0
+) -> AsyncIterator[Worker]:
     settings = estate.settings(folder)
     metrics = WorkerMetrics()
-    gatherer = Gatherer(topics=estate.topics, codec=estate.codec, contracts=CONTRACTS)
+    gatherer = Gatherer(topics=estate.topics, codec=estate.codec, contracts=CONTRACTS, unseen_quiet_s=unseen_quiet_s)
     host = ServiceHost([gatherer], metrics)
     engine = engine_of(settings, estate.codec, ResourceMachine(CONTRACTS), listeners=[host])
     publisher = Publisher(settings)
@@ -147,6 +149,32 @@ async def test_an_answer_waits_for_the_table(estate: Estate, tmp_path: Path) -> 
         await worker.fold()
         found = await until(lambda: complete(estate))
     assert [len(dossier.entries) for dossier in dossiers(found).values()] == [2]
+
+
+async def test_an_answer_waits_for_observations_of_what_was_never_seen(estate: Estate, tmp_path: Path) -> None:
+    act(estate, 1, "crm/contact/1")
+    estate.flush()
+    async with working(estate, tmp_path, unseen_quiet_s=60) as worker:
+        await worker.fold()
+        ask(estate, select=Selector(run_id="run-7"))
+        behind = worker.engine.partition_of("crm/contact/1")
+        await until(lambda: {answer.partition for answer in answers(estate)} == {0, 1, 2, 3} - {behind})
+        seen = Observation(resource="crm/contact/1", exists=True, fields={"phone": "1"}, observed_at=JUNE_2026 + 9)
+        estate.send_record(estate.topics.observations, seen)
+        estate.flush()
+        await feed(worker.engine, estate, {}, topic=estate.topics.observations)
+        found = await until(lambda: complete(estate))
+    assert [dossier.observation for dossier in dossiers(found).values()] == [seen]
+
+
+async def test_an_answer_does_not_wait_for_ever(estate: Estate, tmp_path: Path) -> None:
+    act(estate, 1, "crm/contact/1")
+    estate.flush()
+    async with working(estate, tmp_path, unseen_quiet_s=1) as worker:
+        await worker.fold()
+        ask(estate, select=Selector(run_id="run-7"))
+        found = await until(lambda: complete(estate))
+    assert [dossier.observation for dossier in dossiers(found).values()] == [None]
 
 
 async def test_later_actions_are_told_to_standing_questions_alone(estate: Estate, tmp_path: Path) -> None:
