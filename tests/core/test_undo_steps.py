@@ -106,6 +106,16 @@ def test_an_applied_step_is_verified_by_a_later_observation() -> None:
     assert not bench.observe(200, {"phone": "1"})[1:], "and that is told once"
 
 
+def test_what_is_not_verified_yet_is_to_be_looked_at() -> None:
+    bench = sent()
+    contracts = bench.machine._contracts
+    bench.outcome(103, "applied")
+    needs = sampling_needs(bench.head, contracts)
+    assert needs.pending_command is not None and needs.undo_step is None
+    bench.observe(140, {"phone": "1"})
+    assert not sampling_needs(bench.head, contracts).wants_attention
+
+
 def test_an_applied_step_is_contradicted_by_a_later_observation() -> None:
     bench = sent()
     bench.outcome(103, "applied")

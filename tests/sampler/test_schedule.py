@@ -219,6 +219,24 @@ def test_open_drift_is_looked_at_soon_and_then_ever_less_up_to_the_period() -> N
     assert gaps[-1] == PERIOD
 
 
+def test_what_an_undo_waits_for_is_read_at_once_however_lately_it_was_written() -> None:
+    schedule = schedule_of(1)
+    busy = SamplingNeeds(undo_step="s", last_write_at=START, in_flight_until=START + 1_000 * SECOND)
+    schedule.put(0, key(0), busy, TIMING, START)
+    [seat] = schedule.take(START, 1)
+    schedule.succeeded(seat, START, START)
+    assert (schedule.next_due() or 0) - START < 6 * SECOND, "and soon again, if that one did not do"
+
+
+def test_a_read_that_began_before_an_undo_came_is_made_again_at_once() -> None:
+    schedule = schedule_of(1, SamplingNeeds(open_drift="d"))
+    now = schedule.next_due() or 0
+    [seat] = schedule.take(now, 1)
+    schedule.put(0, key(0), SamplingNeeds(open_drift="d", undo_step="s"), TIMING, now)
+    schedule.succeeded(seat, now, now + SECOND)
+    assert schedule.next_due() == now + SECOND
+
+
 def test_a_new_command_is_looked_at_soon_again() -> None:
     schedule = schedule_of(1, SamplingNeeds(pending_command="c1"))
     now = START
