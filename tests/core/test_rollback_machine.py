@@ -333,6 +333,8 @@ def test_a_system_that_keeps_failing_uses_its_budget_up_and_stops_the_rollback()
     made.run()
     assert made.head.status == "halted" and "crm fails too often" in made.head.halted_for
     assert made.head.budgets == {"crm": 0}
+    made.say("resume")
+    assert made.head.budgets == {} and made.head.status == "halted", "what is under way is awaited first"
 
 
 def test_the_end_waits_for_what_was_not_seen_yet_and_says_so_when_that_takes_too_long() -> None:

@@ -139,6 +139,7 @@ def _resume(turn: Turn, request: RollbackRequest) -> None:
         raise Refused("resumes another plan than the one that holds now; read the new one first", "plan_hash")
     _check_role(head, request)
     _take_mode(turn, request)
+    turn.change(budgets={})  # somebody has looked at the systems that failed
     is_only_undecided = head.undecided > 0 and not turn.count(*OPEN_OTHERWISE)
     turn.change(leaves_undecided=head.leaves_undecided or (head.status == "halted" and is_only_undecided))
     _plan_again(turn)
