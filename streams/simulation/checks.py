@@ -10,10 +10,11 @@ from reconciler.contracts.model import Contract
 from reconciler.history.replay import History, Known, State, Value, look
 from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal
 from reconciler.history.undo import without
+from reconciler.ledger.checking import Kept, check
 from reconciler.records import DriftEvent
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
-from streams.simulation.reading import heads_of, history_of, logged_actions
+from streams.simulation.reading import heads_of, history_of, ledger_of, logged_actions
 from streams.simulation.replaying import contents, effect_id, replayed
 from streams.simulation.rollback_checks import (
     completed_is_true,
@@ -92,6 +93,22 @@ def table_is_fold(simulation: Simulation) -> Iterator[Violation]:
             yield Violation(
                 "table is fold", f"{resource} is expected to be {head.tree}, but the log says {_tree(history.now)}"
             )
+
+
+def ledger_is_in_order(simulation: Simulation) -> Iterator[Violation]:
+    """Whoever holds the log against the table's hash chains finds no fault, and nothing that wasn't read."""
+    heads = heads_of(simulation)
+    for resource, records in ledger_of(simulation).items():
+        head = heads.get(resource)
+        if head is None:
+            continue
+        _, entries = history_of(simulation, resource)
+        kept = Kept(links=head.links, chain=head.chain, entries=entries, is_collapsed=head.collapsed > 0)
+        checked = check(resource, records, kept)
+        for fault in checked.faults:
+            yield Violation("ledger is in order", f"{resource}: {fault.kind} {fault.place}: {fault.message}")
+        if checked.unread:
+            yield Violation("ledger is in order", f"{resource}: {checked.unread} records are part of no chain")
 
 
 def replay_equals_run(simulation: Simulation) -> Iterator[Violation]:
@@ -336,6 +353,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     no_machine_failed,
     no_lost_action,
     table_is_fold,
+    ledger_is_in_order,
     replay_equals_run,
     changelog_equals_table,
     no_effect_twice,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reconciler.history.entry import Entry
 from reconciler.history.tree import UNKNOWN, Node
+from reconciler.ledger.checking import Stored
 from reconciler.machines.head import Head, whole_history
 from reconciler.machines.rollback import Head as RollbackHead
 from reconciler.records import Action
@@ -20,6 +21,25 @@ def logged_actions(simulation: Simulation) -> dict[str, list[Action]]:
             assert isinstance(action, Action)
             found.setdefault(action.resource, {}).setdefault(action.action_id, action)
     return {resource: list(actions.values()) for resource, actions in found.items()}
+
+
+def ledger_of(simulation: Simulation) -> dict[str, list[Stored]]:
+    """The records of each resource in the order of the log where they belong, each as often as it stands there; without those
+    that were put aside."""
+    names = simulation.topics
+    dead = {
+        (record.header("__dlq.errors.partition"), record.header("__dlq.errors.offset"))
+        for _, record in simulation.broker.records(names.dead_letters)
+        if record.header("__dlq.errors.topic") == names.actions
+    }
+    found: dict[str, list[Stored]] = {}
+    for partition, record in simulation.broker.records(names.actions):
+        is_here = partition == partition_of(record.key or b"", PARTITIONS)
+        if is_here and (str(partition), str(record.offset)) not in dead:
+            action = simulation.codec.decode(record.value)
+            assert isinstance(action, Action)
+            found.setdefault(action.resource, []).append(Stored(partition, record.offset, action))
+    return found
 
 
 def heads_of(simulation: Simulation) -> dict[str, Head]:

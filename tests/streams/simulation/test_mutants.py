@@ -120,6 +120,15 @@ class Deaf(Mutant):
         return after, effects
 
 
+class Unlinked(Mutant):
+    """Leaves what failed out of the ledger's chain."""
+
+    def mutated(self, before: Head, event: Event, after: object, effects: Any) -> Any:
+        if isinstance(event, Action) and event.stage == "failed" and isinstance(after, Head):
+            after = msgspec.structs.replace(after, links=before.links, chain=before.chain)
+        return after, effects
+
+
 class Zealous(ResourceMachine):
     """Corrects what it should only report."""
 
@@ -147,6 +156,7 @@ class Blind(ResourceMachine):
     [
         (Forgetful, "no lost action"),
         (Deaf, "table is fold"),
+        (Unlinked, "ledger is in order"),
         (Moody, "replay equals run"),
         (Sleepy, "converged"),
         (Blind, "converged"),
