@@ -121,7 +121,7 @@ class _Teller:
         self._progress = progress
         self._words = words
         self._open = max(progress.open_total, len(progress.open))
-        self._planned = dict.fromkeys(_NUMBERS, 0) if progress.plan is None else progress.plan.counts
+        self._planned = {**dict.fromkeys(_NUMBERS, 0), **({} if progress.plan is None else progress.plan.counts)}
 
     def story(self) -> Story:
         progress = self._progress
@@ -197,7 +197,7 @@ class _Teller:
         if not progress.total:
             yield "Done: nothing had to be changed."
         elif progress.total != counts["records"] + counts["effects"]:  # more than one plan had a part in it
-            yield f"Done: {self._of_total(progress.done, 'done')}, and looked at again afterwards to make sure."
+            yield f"Done: {self._of_total(progress.done, 'made')}, and all was looked at again to make sure."
         else:
             steps = count(counts["steps"], "step of work was", "steps of work were")
             yield f"Done: {steps} undone."
@@ -247,7 +247,7 @@ class _Teller:
                 yield msgspec.structs.replace(item, title=self._title(item.key, item.title))
         yield lines("about", "What this is about", self._about())
         if progress.status == "halted" and progress.reason and not progress.open and not self._planned["decisions"]:
-            yield lines("open", _OPEN["halted"], [ended(upper_first(one_line(progress.reason)))])
+            yield lines("open", _OPEN["halted"], [ended(one_line(progress.reason))])
         opened = section("open", _OPEN.get(progress.status, "What is open"), progress.open, self._open_line)
         if opened is not None:
             more = opened.more + self._open - len(progress.open)

@@ -235,6 +235,14 @@ STATES: dict[str, dict[str, Any]] = {
         "plan": None,
         "reason": "ben@example.com may not ask for this: it takes the role operator",
     },
+    "gathering_again": {"status": "gathering", "mode": "execute", "total": 5, "done": 2},
+    "halted_silent": {
+        "status": "halted",
+        "mode": "execute",
+        "total": 5,
+        "done": 2,
+        "reason": "crm fails too often; see whether it is well, then resume.",
+    },
     "nothing_to_do": {"status": "nothing_to_do", "plan": "in_sync"},
 }  # fmt: skip
 
