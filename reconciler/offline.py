@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,15 +15,16 @@ from reconciler.history.members import STEPPED
 from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import BASE, Leaf, Node, Object, Unknown
 from reconciler.json_form import to_json
-from reconciler.plan.build import build
 from reconciler.plan.estate import Estate, estate_of
 from reconciler.plan.model import Plan
-from reconciler.plan.verify import Fault, verify
 from reconciler.records import Action, Command, FieldDrift, Observation, RollbackRequest, Verdict
 from reconciler.targets.apply import Refusal, decide
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import ABSENT, Absent, Json
 from reconciler.values.pointer import path_of
+
+if TYPE_CHECKING:
+    from reconciler.plan.verify import Fault
 
 
 class FaultyPlan(Exception):
@@ -138,6 +140,10 @@ def planned(
     remarks: list[str] | None = None,
 ) -> Plan:
     """What `plan` prints. Without `now`, it is the latest instant that the input speaks of. Remarks as in `folded`."""
+    # Half of what is imported here, and neither `fold` nor `diff` needs it.
+    from reconciler.plan.build import build  # noqa: PLC0415
+    from reconciler.plan.verify import verify  # noqa: PLC0415
+
     estate: Estate = estate_of(actions, contracts, observations)
     _remark(estate, remarks)
     if now is None:
