@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from reconciler.offline import FaultyPlan
+from reconciler.plan.model import Plan
+from reconciler.plan.verify import Fault
 from reconciler.values.errors import ReconcilerError
 from streams.cli.main import cli
 
@@ -235,6 +238,34 @@ def test_a_rejected_plan_is_printed_and_exits_with_3(desk: Desk) -> None:
     result = desk.run("plan", "--contracts", "contracts")
     assert result.exit_code == 3
     assert json.loads(result.stdout)["status"] == "rejected"
+
+
+def test_a_faulty_plan_is_not_printed_and_every_fault_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [
+        Fault("waves[0][0].changes[0].expect", "it isn't what is there"),
+        Fault("plan_hash", "it isn't the digest"),
+    ]
+
+    def faulty(*_: Any) -> Plan:
+        raise FaultyPlan(faults)
+
+    monkeypatch.setattr("streams.cli.offline.planned", faulty)
+    result = desk.run("plan")
+    assert result.exit_code == 70
+    assert result.stdout == ""
+    assert all(str(fault) in result.stderr for fault in faults) and "This is a bug" in result.stderr
+
+
+def test_a_plan_masks_what_is_sensitive_in_its_report_and_can_be_applied(desk: Desk) -> None:
+    (desk.folder / "c").mkdir()
+    desk.write("c/contact.yaml", b"contract: crm/contact\nfields: {/a: {sensitive: true}}\n")
+    result = desk.run("plan", "--contracts", "c")
+    assert result.exit_code == 0
+    plan = json.loads(result.stdout)
+    assert plan["waves"][0][0]["changes"] == [{"path": "/a", "op": "set", "value": "1", "expect": "2"}]
+    assert "what it holds isn't shown" in plan["story"]
+    desk.write("p.json", result.stdout.encode())
+    assert json.loads(desk.run("apply").stdout)["fields"] == {"a": "1"}
 
 
 def test_a_contract_that_cant_be_used_is_refused_with_file_and_line(desk: Desk) -> None:
