@@ -289,6 +289,7 @@ class StepReport(Record, frozen=True, kw_only=True):
     changes: list[Change] = []
     """What was sent, or was to be sent."""
     conflicts: list[StepConflict] = []
+    """What must be decided; of ``sent`` and ``unchanged``, where what was there stays, by the contract or a person's word."""
     command_id: str | None = None
     attempt: int = 1
     is_timeout: bool = False

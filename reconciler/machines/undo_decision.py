@@ -14,6 +14,7 @@ import msgspec
 from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import BASE, Editor, Gone, Object, Unknown, known_value, node_at, node_of
 from reconciler.machines.head import Adopted
+from reconciler.merge.three_way import Resolution
 from reconciler.plan.commands import undo_command
 from reconciler.plan.undo import ResourceUndo, blind_entries, immutable_entries, undo_resource
 from reconciler.records import Change, Command, Observation, StepConflict, UndoStep
@@ -32,12 +33,13 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
     """The entries `numbers` are undone, which needs the command, if there is one. `adopt` are values of others' that stay in
-    spite of it, once the command is carried out; `touched` the places that the undo is about."""
+    spite of it, once the command is carried out, `kept` the conflicts that left something as it is; `touched` the places that the
+    undo is about."""
 
     numbers: list[int]
     command: Command | None
     adopt: list[Adopted]
-    conflicts: list[StepConflict]
+    kept: list[StepConflict]
     touched: list[Tokens]
     is_sure: bool
 
@@ -60,7 +62,7 @@ def decide_undo(history: ResourceHistory, order: UndoStep, observed: Observation
     if blind_entries(undo) or immutable_entries(undo):
         error = f"What {history.resource} holds now can't be undone as it was planned; plan again."
         return Refusal(status="outdated", error=error)
-    conflicts = _conflicts(undo)
+    conflicts = _conflicts(undo, "manual")
     is_sure = undo.merged is None or not (undo.merged.conflicts or undo.merged.unchanged)
     command = undo_command(undo, order.rollback_id, order.reason)
     if undo.is_held or (conflicts and command is None):
@@ -74,20 +76,20 @@ def decide_undo(history: ResourceHistory, order: UndoStep, observed: Observation
         numbers=sorted(numbers),
         command=command,
         adopt=_adopted(undo, command),
-        conflicts=conflicts,
+        kept=_conflicts(undo, "manual", "actual"),
         touched=_touched(undo),
         is_sure=is_sure,
     )
 
 
-def _conflicts(undo: ResourceUndo) -> list[StepConflict]:
-    """Those that are left to people."""
+def _conflicts(undo: ResourceUndo, *resolutions: Resolution) -> list[StepConflict]:
+    """Those that were decided so: `manual` ones are left to people, of `actual` ones what is there stays."""
     return [
         StepConflict(
             path=path_of(conflict.tokens), before=conflict.before, after=conflict.after, actual=conflict.actual
         )
         for conflict, resolution in (() if undo.merged is None else undo.merged.conflicts)
-        if resolution == "manual"
+        if resolution in resolutions
     ]
 
 

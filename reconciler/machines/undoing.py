@@ -222,7 +222,7 @@ def _undo(
     if decided.command is None:
         stepped = then(stepped, history, lambda after, later: _adopt(after, order, decided.adopt, now, contract))
         return then(
-            stepped, history, lambda after, later: _over(after, order, "unchanged", now, conflicts=decided.conflicts)
+            stepped, history, lambda after, later: _over(after, order, "unchanged", now, conflicts=decided.kept)
         )
     command = msgspec.structs.replace(
         decided.command,
@@ -236,7 +236,7 @@ def _undo(
         tries=first.tries,
     )
     stepped = then(stepped, history, lambda after, later: dispatch(after, command, now, contract, sent))
-    told = report(order, "sent", now, command, conflicts=decided.conflicts)
+    told = report(order, "sent", now, command, conflicts=decided.kept)
     return Stepped(stepped.head, (*stepped.effects, told))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.contracts.model import ApprovalRule, Contract, ContractSet, Forbid, Requesters, Undo
 from reconciler.machines.rollback import RollbackMachine, fences_of
-from reconciler.records import Compensation, Observation, Resolution, Selector
+from reconciler.records import Compensation, Observation, Resolution, Selector, StepConflict
 from tests.core.histories import make_action
 from tests.core.rollback_bench import ANA, BO, CY, PARTITIONS, Bench, undone, wrote
 
@@ -273,6 +273,19 @@ def test_what_a_person_keeps_makes_the_rollback_partial() -> None:
     made.run()
     assert made.head.status == "partial"
     assert made.actual["crm/contact/1"] == {"phone": "theirs"}
+
+
+def test_what_a_resource_leaves_to_others_by_its_contract_makes_the_rollback_partial() -> None:
+    made = bench()
+    made.act(wrote(1, "shop/cart/1"))
+    made.observe_all()
+    made.scripts["shop/cart/1"] = [""]
+    made.undo()
+    made.report(
+        made.orders[-1], "unchanged", conflicts=[StepConflict(path="/phone", before="2", after="1", actual="3")]
+    )
+    made.run()
+    assert made.head.status == "partial"
 
 
 def test_a_changed_plan_needs_consent_again_and_one_that_does_less_does_not() -> None:

@@ -133,6 +133,7 @@ def take_report(turn: Turn, report: StepReport) -> None:
         command_id=report.command_id or step.command_id,
         conflicts=report.conflicts,
         error=report.error,
+        kept=max(step.kept, len(report.conflicts)) if report.status in ("sent", "unchanged") else step.kept,
     )
     if turn.head.driving is not None:
         turn.change(driving=msgspec.structs.replace(turn.head.driving, progress_at=turn.now))
