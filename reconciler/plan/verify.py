@@ -428,13 +428,15 @@ def _differing(tokens: Tokens, before: Known, wanted: Known) -> Iterator[tuple[T
 
 
 def _is_reached(contract: Contract, tokens: Tokens, node: Known, value: Json | Absent) -> bool:
-    """Whether a value is what a state says; of what the state doesn't know, nothing is asked."""
+    """Whether a value is what a state says where another was said before; of what it doesn't know, nothing is asked. Nor of
+    what is absent in an object that wasn't one before: it was absent there as well, so what stands there is somebody's."""
     if node is UNKNOWN:
         return True
     if type(node) is Tree:
         return type(value) is dict and all(
             _is_reached(contract, (*tokens, name), member, value.get(name, ABSENT))
             for name, member in node.members.items()
+            if member is not ABSENT
         )
     return equivalent(node, value, contract.rule(path_of(tokens)).normalise)
 

@@ -282,3 +282,31 @@ def test_a_faulty_plan_is_never_given(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FaultyPlan, match="it isn't what is there") as error:
         planned(actions, observations, request, estate.contracts, 0)
     assert error.value.faults
+
+
+def test_what_others_put_where_an_undo_brings_back_an_object_is_theirs() -> None:
+    """The object `/a/x` comes back without the member `b`, which is absent before and after. Others have made such an object
+    meanwhile, with that member: it makes no difference to the plan, and the look at it must see none."""
+    steps: list[dict[str, Any]] = [
+        {"step_id": "one", "before": {}, "set": {"/a/x/b": 1}},
+        {"step_id": "two", "before": {"/a": {"x": {"b": 1}}}, "set": {"/a": []}},
+        {"step_id": "three", "before": {"/a": []}, "set": {"/a/c": 2}},
+    ]
+    actions = [
+        action_from_json(
+            {
+                "stage": "succeeded",
+                "run_id": "run-1",
+                "occurred_at": "2026-05-03T10:00:00Z",
+                "resource": "crm/contact/42",
+                "operation": "update",
+                **step,
+            }
+        )
+        for step in steps
+    ]
+    held = {"resource": "crm/contact/42", "exists": True, "fields": {"a": {"c": 2, "x": {"b": 5}}}}
+    request = request_from_json({"rollback_id": "rb", "select": {"operations": ["run-1/one", "run-1/two"]}})
+    contracts = contract_set([Source("orphan.yaml", "contract: crm/contact\nversion: 1\nundo: {dependants: orphan}\n")])
+    plan = planned(actions, [observation_from_json(held)], request, contracts)
+    assert (plan.blocked, plan.conflicts, plan.waves) == ([], [], [])
