@@ -359,7 +359,10 @@ class _Look:
         for index, kept in enumerate(self._plan.kept):
             if kept.owner in self._undone:
                 yield f"kept[{index}]", "it is kept for an operation that is undone"
-            yield from self._untouched(f"kept[{index}]", kept.resource, tokens_of(kept.path), after)
+            place = tokens_of(kept.path)
+            stands = kept.resource in after and same(value_at(after[kept.resource], place), kept.value)
+            if not stands:  # where somebody else's value stands there, a person may have it put right
+                yield from self._untouched(f"kept[{index}]", kept.resource, place, after)
         for index, item in enumerate(self._plan.unchanged):
             yield from self._untouched(f"unchanged[{index}]", item.resource, tokens_of(item.path), after)
         for index, conflict in enumerate(self._plan.conflicts):
