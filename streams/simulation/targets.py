@@ -226,7 +226,7 @@ class SimTarget:
     def _carry_out(self, command: Command, current: Fields | Absent, result: Fields | Absent) -> None:
         for path, value in leaves(current):
             left = ABSENT if isinstance(result, Absent) else value_at(result, tokens_of(path))
-            if not same(left, value) and not (value == {} and isinstance(left, dict)):
+            if not same(left, value) and value != {}:  # an empty object is what others left of one
                 writer = self.writer_of(command.resource, path)
                 self.losses.append(Loss(command.resource, path, value, writer, command))
         self.obeyed.append(command)

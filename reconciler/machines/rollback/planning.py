@@ -47,7 +47,7 @@ def consider(turn: Turn) -> Plan | None:
     planned = build(asking, found.estate, found.observations, turn.now, selection)
     if widen(turn, found, [*selection, *planned.cascades], planned.removals):
         return None
-    faults = verify(planned, asking, found.estate, found.observations)
+    faults = verify(planned, _without_told_late(turn, asking), found.estate, found.observations)
     if faults:
         raise FaultyPlan(faults)
     forget(turn)
@@ -81,6 +81,15 @@ def _selection(turn: Turn, found: Known, select: Selector) -> list[str]:
         # What nobody knows is asked for all the same: that it is unknown has to be said.
         if name in live or estate.is_outcome_unknown(name) or name in estate.collapsed or name not in matched
     ]
+
+
+def _without_told_late(turn: Turn, asking: RollbackRequest) -> RollbackRequest:
+    """The request without operations of which more came late, that people were told of and that nobody undoes any more."""
+    select = asking.select
+    if select is None or select.operations is None:
+        return asking
+    left = [name for name in select.operations if name not in turn.head.told_late]
+    return msgspec.structs.replace(asking, select=msgspec.structs.replace(select, operations=left))
 
 
 def _after_step(found: Known, names: Sequence[str], run_id: str, step_id: str) -> list[str]:
