@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -19,7 +19,7 @@ from reconciler.wire.errors import DecodeError
 from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
 from streams.dead_letters import read_dead_letters
-from streams.reading import Found, TopicUnreadable, begin_of, partitions_of, read_topic
+from streams.reading import Found, TopicReader, TopicUnreadable, read_topic
 from streams.settings import Settings
 
 _TABLE: Final = "resources"
@@ -62,11 +62,18 @@ class Ledger:
         self._settings = settings
         self._codec = codec
         self._topics = TopicNames(settings.topic_prefix)
+        self._reader = TopicReader(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.__exit__(*error)
 
     @cached_property
     def partitions(self) -> list[int]:
         """The partitions of the ledger."""
-        return sorted(partitions_of(self._settings, self._topics.actions))
+        return sorted(self._reader.partitions(self._topics.actions))
 
     def partition_of(self, resource: str) -> int:
         """The partition in which a resource's records stand."""
@@ -77,11 +84,11 @@ class Ledger:
         count = len(self.partitions)
         records: dict[str, list[Stored]] = {}
         unusable: list[Unusable] = []
-        for found in read_topic(self._settings, self._topics.actions, [partition]):
+        for found in self._reader.read(self._topics.actions, [partition]):
             action = self._action(found, count, unusable)
             if action is not None:
                 records.setdefault(action.resource, []).append(Stored(partition, found.offset, action))
-        begins_at = begin_of(self._settings, self._topics.actions, partition)
+        begins_at = self._reader.begin(self._topics.actions, partition)
         return Partition(partition, begins_at, records, unusable)
 
     def _action(self, found: Found, partitions: int, unusable: list[Unusable]) -> Action | None:
@@ -116,13 +123,13 @@ class Ledger:
     def kept(self, partition: int) -> dict[str, Kept]:
         """What the table keeps of the resources of a partition."""
         heads: dict[str, Head] = {}
-        for found in read_topic(self._settings, self._topics.expected, [partition]):
+        for found in self._reader.read(self._topics.expected, [partition]):
             head = self._head(found)
             if head is not None:
                 heads[head.resource] = head
         entries: dict[bytes, tuple[str, Entry]] = {}
         collapsed: dict[bytes, str] = {}
-        for found in read_topic(self._settings, self._topics.history, [partition]):
+        for found in self._reader.read(self._topics.history, [partition]):
             key = found.key or b""
             entries.pop(key, None)
             self._keep(found, key, entries, collapsed)

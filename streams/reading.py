@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -14,6 +14,7 @@ from streams.settings import Settings
 
 _STALLED_S: Final = 20.0
 _POLL_S: Final = 0.2
+_READ_POLL_S: Final = 0.05  # the end of a topic doesn't end a poll
 _BATCH: Final = 10_000
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -42,38 +43,39 @@ class Found(msgspec.Struct, frozen=True):
         return None
 
 
-def partitions_of(settings: Settings, topic: str) -> set[int]:
-    """The partitions of a topic. Raises TopicUnreadable."""
-    consumer = _consumer(settings)
-    try:
-        return _partitions(consumer, topic)
-    finally:
-        consumer.close()
+class TopicReader:
+    """Reads topics one after the other with one client. Every method raises TopicUnreadable."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = _consumer(settings)
 
-def begin_of(settings: Settings, topic: str, partition: int) -> int:
-    """The offset at which a partition begins: above 0, older records are gone. Raises TopicUnreadable."""
-    consumer = _consumer(settings)
-    try:
-        return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_STALLED_S)[0])
-    except KafkaException as error:
-        raise TopicUnreadable(f"the topic {topic} can't be read: {error.args[0].str()}; check the brokers") from None
-    finally:
-        consumer.close()
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
 
-def read_topic(settings: Settings, topic: str, partitions: Iterable[int] | None = None) -> Iterator[Found]:
-    """Every record of a topic, or of some of its partitions, up to its end as of when that is reached, in the order of each
-    partition. Raises TopicUnreadable."""
-    consumer = _consumer(settings)
-    try:
-        left = _partitions(consumer, topic)
-        if partitions is not None:
-            left &= set(partitions)
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
+    def partitions(self, topic: str) -> set[int]:
+        """The partitions of a topic."""
+        return _partitions(self._consumer, topic)
+
+    def begin(self, topic: str, partition: int) -> int:
+        """The offset at which a partition begins: above 0, older records are gone."""
+        try:
+            return int(self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_STALLED_S)[0])
+        except KafkaException as error:
+            raise TopicUnreadable(
+                f"the topic {topic} can't be read: {error.args[0].str()}; check the brokers"
+            ) from None
+
+    def read(self, topic: str, partitions: Iterable[int]) -> Iterator[Found]:
+        """Every record of some partitions, up to their ends as of when these are reached, in the order of each. What isn't
+        read of it must not be wanted any more: the next read takes the client."""
+        left = set(partitions)
+        self._consumer.assign([TopicPartition(topic, partition, 0) for partition in sorted(left)])
         progress = time.monotonic()
         while left:
-            for message in consumer.consume(_BATCH, _POLL_S):
+            for message in self._consumer.consume(_BATCH, _READ_POLL_S):
                 progress = time.monotonic()
                 if _is_end(message):
                     left.discard(message.partition() or 0)
@@ -81,8 +83,12 @@ def read_topic(settings: Settings, topic: str, partitions: Iterable[int] | None 
                     yield _found(message)
             if time.monotonic() - progress > _STALLED_S:
                 raise TopicUnreadable(f"the topic {topic} gave nothing for {_STALLED_S:.0f} s; check the brokers")
-    finally:
-        consumer.close()
+
+
+def read_topic(settings: Settings, topic: str) -> Iterator[Found]:
+    """Every record of a topic up to its end as of when that is reached, in the order of each partition. Raises TopicUnreadable."""
+    with TopicReader(settings) as reader:
+        yield from reader.read(topic, reader.partitions(topic))
 
 
 def follow(settings: Settings, topics: Sequence[str], *, from_start: bool = False) -> Iterator[Found | None]:
@@ -120,6 +126,7 @@ def _consumer(settings: Settings) -> Consumer:
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 20,  # where a topic ends is told by a fetch that finds nothing
             "log_level": 0,  # what is wrong is raised in a sentence of ours
         }
     )

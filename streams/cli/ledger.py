@@ -86,10 +86,10 @@ def show(
         rows = _chosen_rows(told(_stored_in(file), contracts), name, value)
         said: list[dict[str, Any]] = []
     else:
-        source = Ledger(settings, codec_of(settings))
-        records = source.of_resource(value) if name == "resource" else source.touched(_wanted(name, value))
-        rows = _chosen_rows(told(records, contracts), name, value)
-        said = _said(source, value) if name == "rollback_id" else []
+        with Ledger(settings, codec_of(settings)) as source:
+            records = source.of_resource(value) if name == "resource" else source.touched(_wanted(name, value))
+            rows = _chosen_rows(told(records, contracts), name, value)
+            said = _said(source, value) if name == "rollback_id" else []
     if not rows and not said:
         raise InputError(f"the ledger has nothing of {value!r}; check the name")
     if is_json:
@@ -225,14 +225,14 @@ def verify(resource: str | None, file: Path | None, bootstrap_servers: str | Non
         _verify_file(file, is_json)
         return
     settings = _settings(bootstrap_servers)
-    source = Ledger(settings, codec_of(settings))
     totals = _Totals()
-    for checked in _checks(source, resource):
-        faults = [*_lost(checked, resource), *checked.faults]
-        totals.take(checked, len(faults))
-        if is_json:
-            print_json_lines(msgspec.to_builtins(fault) for fault in faults)
-        else:
+    with Ledger(settings, codec_of(settings)) as source:
+        for checked in _checks(source, resource):
+            faults = [*_lost(checked, resource), *checked.faults]
+            totals.take(checked, len(faults))
+            if is_json:
+                print_json_lines(msgspec.to_builtins(fault) for fault in faults)
+                continue
             for fault in faults:
                 where = f"{fault.resource or 'the ledger'} at {fault.place}" if fault.place else fault.resource
                 click.echo(f"{fault.kind:8}  {where}: {fault.message}")
@@ -332,11 +332,10 @@ def export(output: Path | None, bootstrap_servers: str | None, **chosen: str | N
     is_whole = all(value is None for value in chosen.values())
     name, value = ("", "") if is_whole else _one(chosen)
     settings = _settings(bootstrap_servers)
-    source = Ledger(settings, codec_of(settings))
     is_wanted = _wanted(name, value) if name not in ("", "resource") else None
     faults = records = 0
     ends: dict[str, tuple[int, str]] = {}
-    with _written(output) as stream:
+    with Ledger(settings, codec_of(settings)) as source, _written(output) as stream:
         for checked in _checks(source, value if name == "resource" else None):
             faults += len(checked.faults)
             for link in checked.links:
