@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -29,7 +30,10 @@ _FOLDED = re.compile(rb'^reconciler_records_total\{[^}]*verdict="folded"[^}]*\} 
 
 
 def run(file: Path | None, records: int, plain_records: int) -> None:
-    """Prints records a second of both, and their ratio."""
+    """Prints records a second of both, the processor time that each takes a record, and the ratios.
+
+    Processor time is what says most on a machine that does other things meanwhile: it doesn't count waiting for one's turn.
+    """
     with KafkaBroker() as broker:
         click.echo("a real Kafka runs; producing actions …", err=True)
         estate = Estate.real(broker.bootstrap, _PARTITIONS)
@@ -53,9 +57,12 @@ def run(file: Path | None, records: int, plain_records: int) -> None:
     result = {
         "benchmark": "stream",
         "records": count,
-        "records_per_s": round(ours),
-        "plain_faust_records_per_s": round(plain),
-        "times_plain_faust": round(ours / plain, 1),
+        "records_per_s": round(1 / ours.seconds),
+        "plain_faust_records_per_s": round(1 / plain.seconds),
+        "times_plain_faust": round(plain.seconds / ours.seconds, 1),
+        "cpu_us_a_record": round(ours.cpu_s * 1e6, 1),
+        "plain_faust_cpu_us_a_record": round(plain.cpu_s * 1e6, 1),
+        "times_less_cpu_than_plain_faust": round(plain.cpu_s / ours.cpu_s, 1),
     }
     click.echo(json.dumps(result))
 
@@ -67,17 +74,25 @@ def _plain_topics(bootstrap: str, topic: str, group: str) -> None:
         future.result(20)
 
 
-def _plain(bootstrap: str, topic: str, group: str, records: int, folder: str) -> float:
+class _Cost(NamedTuple):
+    """What one record costs."""
+
+    seconds: float
+    cpu_s: float
+
+
+def _plain(bootstrap: str, topic: str, group: str, records: int, folder: str) -> _Cost:
     command = [sys.executable, "-m", "benchmarks.plain_faust", bootstrap, topic, group, str(records)]
     done = subprocess.run(
         [*command, f"{folder}/faust", str(_PARTITIONS)], check=True, capture_output=True, timeout=_WITHIN_S
     )
     told = json.loads(done.stdout.splitlines()[-1])
-    return float(told["records"] / told["seconds"])
+    return _Cost(told["seconds"] / told["records"], told["cpu_s"] / told["records"])
 
 
-def _worker(estate: Estate, records: int, folder: Path) -> float:
-    """Records a second from the first to the last one folded, by the worker's own metrics."""
+def _worker(estate: Estate, records: int, folder: Path) -> _Cost:
+    """From the first to the last record folded, by the worker's own metrics. The processor time is that of the process that
+    folds, with all that it does beside; the one for rollbacks has nothing to do here."""
     port = free_port()
     environment = {
         **os.environ,
@@ -91,24 +106,31 @@ def _worker(estate: Estate, records: int, folder: Path) -> float:
     with (folder / "worker.log").open("wb") as log:
         worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            return _rate(worker, port, records, folder / "worker.log")
+            return _cost(worker, port, records, folder / "worker.log")
         finally:
             worker.terminate()
             worker.wait(60)
 
 
-def _rate(worker: subprocess.Popen[bytes], port: int, records: int, log: Path) -> float:
+def _cost(worker: subprocess.Popen[bytes], port: int, records: int, log: Path) -> _Cost:
     deadline = time.monotonic() + _WITHIN_S
-    began: tuple[float, float] | None = None
+    began: tuple[float, float, float] | None = None
     while True:
         folded, now = _folded(port), time.perf_counter()
         if began is None and folded:
-            began = (now, folded)
+            began = (now, folded, _cpu_s(worker.pid))
         if began is not None and folded >= records:
-            return (folded - began[1]) / (now - began[0])
+            count = folded - began[1]
+            return _Cost((now - began[0]) / count, (_cpu_s(worker.pid) - began[2]) / count)
         if worker.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"the worker folded {folded:.0f} of {records} records only:\n{log.read_text()[-4000:]}")
         time.sleep(_POLL_S)
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time that a process has taken, in all its threads (proc(5): utime and stime are the fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _folded(port: int) -> float:
