@@ -15,6 +15,7 @@ from streams.runner.dead_letter import dead_letter
 from tests.support.batches import Raw
 from tests.support.estate import Estate, action
 
+TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 KEY = b"crm/contact/1"
 
 
@@ -83,14 +84,14 @@ def test_one_that_can_be_read_by_now_is_shown_as_a_record(estate: Estate) -> Non
 
 
 def test_driving_again_sends_what_was_found_once(estate: Estate) -> None:
-    put_aside(estate, b"bytes", headers=[("traceparent", b"t"), ("__dlq.errors.attempt", b"2")])
+    put_aside(estate, b"bytes", headers=[("traceparent", TRACEPARENT), ("__dlq.errors.attempt", b"2")])
     assert rows("redrive", "--all", "--dry-run")[0]["redriven"] is False
     assert not estate.read(estate.topics.actions)
     assert len(rows("redrive", "--all")) == 1
     (sent,) = estate.read(estate.topics.actions)
     assert (sent.key, sent.value) == (KEY, b"bytes")
     # The attempt stays, so that the worker that refuses it again counts on.
-    assert sent.headers == {"traceparent": b"t", "__dlq.errors.attempt": b"3"}
+    assert sent.headers == {"traceparent": TRACEPARENT, "__dlq.errors.attempt": b"3"}
     assert rows("list") == []
     assert [row["redriven"] for row in rows("list", "--all")] == [True]
     assert rows("redrive", "--all") == []
