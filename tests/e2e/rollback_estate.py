@@ -177,8 +177,12 @@ class RollbackEstate:
 
     def rollback(self, *arguments: str, code: int | None = 0, timeout_s: float = 120) -> str:
         """What `reconciler rollback …` prints."""
+        return self.command("rollback", *arguments, code=code, timeout_s=timeout_s)
+
+    def command(self, *arguments: str, code: int | None = 0, timeout_s: float = 120) -> str:
+        """What a command of ours prints."""
         done = subprocess.run(
-            [sys.executable, "-m", "streams.cli.main", "rollback", *arguments],
+            [sys.executable, "-m", "streams.cli.main", *arguments],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,

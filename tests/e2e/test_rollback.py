@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,15 @@ def _the_ledger_has_the_undo(two: RollbackEstate, rollback_id: str) -> None:
     undone = [each for each in found if isinstance(each, Action) and each.stage == "reversed"]
     assert {(each.run_id, each.step_id) for each in undone} == {(rollback_id, "undo")}
     assert sorted(each.operation_id for each in undone) == ["run-7/bill-i1", "run-7/call", "run-7/rename"]
+    two.command("ledger", "verify")
+    rows = [
+        json.loads(line) for line in two.command("ledger", "show", "--rollback", rollback_id, "--json").splitlines()
+    ]
+    assert [row["said"] for row in rows if "said" in row] == ["request"]
+    assert [row["status"] for row in rows if "status" in row][-1] == "completed"
+    told = {row["operation_id"]: row["undone_by"] for row in rows if row.get("stage") == "succeeded"}
+    undo = f"{rollback_id}/undo"
+    assert told == {"run-7/bill-i1": [undo], "run-7/call": [undo], "run-7/rename": [undo]}
 
 
 @pytest.mark.timeout(300)
@@ -111,6 +121,14 @@ def test_the_undo_is_undone(two: RollbackEstate) -> None:
     second = two.rollback("request", "--run", first, "--id", "rb-2", "--by", "ana", "--execute").strip()
     two.rollback("watch", second, "--until-done", "--timeout", str(WITHIN_S))
     assert {name: system.items() for name, system in two.systems.items()} == after_run
+    two.command("ledger", "verify")
+    assert [row["undone_by"] for row in _ledger_of(two, "run-7")] == [[], [], []], "what undid them was undone itself"
+    (row,) = [row for row in _ledger_of(two, first) if row["resource"] == "crm/item/c1" and row["stage"] == "reversed"]
+    assert row["undone_by"] == [f"{second}/undo"]
+
+
+def _ledger_of(two: RollbackEstate, run_id: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in two.command("ledger", "show", "--run", run_id, "--json").splitlines()]
 
 
 APPROVED = CONTRACT + "approvals: [{when: 'true', count: 1}]\n"
