@@ -51,6 +51,15 @@ def test_what_the_table_has_consumed_is_skipped() -> None:
     assert bench.state(KEY).actions == 5
 
 
+def test_what_left_nothing_in_a_head_is_skipped_too() -> None:
+    """A dead letter, or an event that changed nothing: only the mark knows that they were here."""
+    bench = Bench()
+    records = [unknown_magic(bench), rejected(bench), bench.raw(action(KEY, "n", step_id="nothing"))]
+    assert len(bench.run(records).effects) == 2
+    again = bench.run(records)
+    assert (again.counts.replayed, again.counts.folded, again.effects) == (3, 0, [])
+
+
 def test_what_a_head_has_consumed_is_skipped_without_a_mark() -> None:
     """After a write that was only half done (without a fence), some heads are ahead of the partition's mark."""
     bench = Bench()
