@@ -200,6 +200,8 @@ def _was_seen(loss: Loss) -> bool:
     place = tokens_of(loss.path)
     for change in loss.command.changes:
         tokens = tokens_of(change.path)
+        if place[: len(tokens)] == tokens and change.op not in ("set", "unset"):
+            return True  # it adds to, or takes from, whatever is there
         if place[: len(tokens)] == tokens:
             return not isinstance(change.expect, Absent) and same(
                 value_at(change.expect, place[len(tokens) :]), loss.value
@@ -235,7 +237,7 @@ def _was_undone(simulation: Simulation, loss: Loss) -> bool:
 
 def _was_given_up(simulation: Simulation, loss: Loss, path: str) -> bool:
     contract = simulation.estate.contracts.for_resource(loss.resource)
-    if {contract.rule(path).conflict, contract.rule(loss.path).conflict} & {"expected_wins", "latest_wins"}:
+    if {contract.rule(path).conflict, contract.rule(loss.path).conflict} & {"expected_wins", "latest_wins", "merge"}:
         return True
     return any(
         item.resource == loss.resource and item.take != "keep" and _is_near(loss.path, item.path)

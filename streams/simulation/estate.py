@@ -67,6 +67,10 @@ def _first_fields(chance: Chance) -> dict[str, Json]:
     for name in ("phone", "email", "memo"):
         if chance.hits(0.5):
             fields[name] = f"base-{name}"
+    if chance.hits(0.5):
+        fields["score"] = 10
+    if chance.hits(0.5):
+        fields["tags"] = ["base-tag"]
     if chance.hits(0.4):
         fields["address"] = {"city": "base-city"}
     return fields
@@ -79,6 +83,10 @@ def _contract(chance: Chance, name: str) -> Contract:
         for path in ("/phone", "/email", "/stage", "/note", "/address")
         if chance.hits(0.85)
     }
+    if chance.hits(0.5):
+        fields["/tags"] = FieldRule(kind="set", conflict="merge", drift=chance.pick(("report", "correct")))
+    if chance.hits(0.5):
+        fields["/score"] = FieldRule(kind="counter", conflict="merge", drift=chance.pick(("report", "correct")))
     return Contract(
         name=name,
         fields=fields,

@@ -175,6 +175,10 @@ class Run:
                 unset.append(path)
             elif not path.startswith("/address") or "/address" not in set_:
                 set_[path] = self._value()
+        if "tags" in there and chance.hits(0.3):
+            set_["/tags"] = [*there["tags"], self._value()]
+        if "score" in there and chance.hits(0.3):
+            set_["/score"] = there["score"] + 1 + chance.below(5)
         if "/address" in set_:
             set_ = {path: value for path, value in set_.items() if not path.startswith("/address/")}
             unset = [path for path in unset if not path.startswith("/address/")]
@@ -214,7 +218,7 @@ def edit(hands: Hands, chance: Chance) -> None:
         hands.target(resource).put(resource, ABSENT, Writer(PERSON, hands.new_value("p")))
         hands.trace.add("person", "takes {} away", resource)
     else:
-        path = chance.pick((*PLAIN_FIELDS, "/phone", "/email", "/memo"))
+        path = chance.pick((*PLAIN_FIELDS, "/phone", "/email", "/memo", "/tags", "/score"))
         overwrite(hands, resource, path, is_clearing=chance.hits(0.15))
 
 
@@ -224,11 +228,16 @@ def overwrite(hands: Hands, resource: str, path: str, *, is_clearing: bool = Fal
     there = target.fields(resource)
     if isinstance(there, Absent):
         return
-    value = hands.new_value("p")
+    value: Json = hands.new_value("p")
+    who = str(value)
     if type(value_at(there, tokens_of(path)[:-1])) is not dict:
         path = "/memo"
+    if path == "/tags":
+        value = [*there.get("tags", []), value]
+    if path == "/score":
+        value = there.get("score", 0) + 100
     fields = written(there, {} if is_clearing else {path: value}, [path] if is_clearing else [])
-    target.put(resource, fields, Writer(PERSON, value))
+    target.put(resource, fields, Writer(PERSON, who))
     hands.trace.add("person", "{} {} of {}", "clears" if is_clearing else f"writes {value} into", path, resource)
 
 
