@@ -76,7 +76,7 @@ def decide_undo(history: ResourceHistory, order: UndoStep, observed: Observation
         numbers=sorted(numbers),
         command=command,
         adopt=_adopted(undo, command),
-        kept=_conflicts(undo, "manual", "actual"),
+        kept=_conflicts(undo, "manual", "actual", *(("merged",) if _stays(undo, command) else ())),
         touched=_touched(undo),
         is_sure=is_sure,
     )
@@ -91,6 +91,11 @@ def _conflicts(undo: ResourceUndo, *resolutions: Resolution) -> list[StepConflic
         for conflict, resolution in (() if undo.merged is None else undo.merged.conflicts)
         if resolution in resolutions
     ]
+
+
+def _stays(undo: ResourceUndo, command: Command | None) -> bool:
+    """Whether a record stays that the undo would have taken away: with what others have in it, all of it is left."""
+    return isinstance(undo.after, Gone) and _then(undo, command) is not ABSENT
 
 
 def _beyond(command: Command, order: UndoStep) -> list[str]:
