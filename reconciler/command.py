@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import msgspec
 
@@ -27,6 +28,7 @@ def corrective(
     expect_version: str | None = None,
     compensation: Compensation | None = None,
     compensated: str | None = None,
+    audit: Literal["keep", "archive"] = "keep",
 ) -> Command:
     """A command with its id. ``compensated``: the action whose effect a compensation makes good, so that two executions of
     one effect give two commands."""
@@ -50,4 +52,5 @@ def corrective(
         rollback_id=rollback_id,
         drift_id=drift_id,
         contract=contract,
+        audit="archive" if audit == "archive" else None,
     )

@@ -132,6 +132,8 @@ class Command(Record, frozen=True, kw_only=True):
     traceparent: str | None = None
     origin: str | None = None
     """The mark for the target to pass on to its automations; None: the command's id."""
+    audit: Literal["archive"] | None = None
+    """What becomes of the target's own audit entries about what is undone; None: they stay."""
 
 
 class Outcome(Record, frozen=True, kw_only=True):

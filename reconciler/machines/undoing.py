@@ -306,6 +306,7 @@ def _compensate(head: Head, first: Waiting, now: Instant, history: HistoryReader
         contract=f"{contract.name}@{contract.version}",
         rollback_id=order.rollback_id,
         compensation=order.compensation,
+        audit=contract.audit.on_reversal,
     )
     command_id = digest("compensate", order.rollback_id, order.action_id)
     before = head.attempts.get(command_id, 0)

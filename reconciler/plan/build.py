@@ -396,6 +396,7 @@ class _Planning:
                         rollback_id=self._request.rollback_id,
                         compensation=compensation,
                         compensated=entry.action.action_id,
+                        audit=history.contract.audit.on_reversal,
                     )
         return commands
 

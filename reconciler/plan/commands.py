@@ -38,6 +38,7 @@ def undo_command(undo: ResourceUndo, rollback_id: str, reason: str) -> Command |
         contract=f"{contract.name}@{contract.version}",
         rollback_id=rollback_id,
         expect_version=version,
+        audit=contract.audit.on_reversal,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from reconciler.contracts.errors import ContractError
 from reconciler.contracts.loader import Source, contract_set, load_contracts, read_scenarios
 from reconciler.contracts.model import Contract, ContractSet, FieldRule
+from reconciler.offline import planned
 from reconciler.scenarios.form import Scenario, scenarios_of
 from reconciler.scenarios.trial import Verdict, try_scenario
 
@@ -189,6 +190,25 @@ def _every_key() -> list[Scenario]:
 def test_every_key_does_what_it_says(scenario: Scenario) -> None:
     verdict = try_scenario(scenario, load_contracts(EVERY_KEY))
     assert verdict.holds, verdict.refused or [difference.told() for difference in verdict.differences]
+
+
+@pytest.mark.parametrize(("on_reversal", "audit"), [("keep", None), ("archive", "archive")])
+def test_the_service_is_told_what_becomes_of_its_audit_entries(on_reversal: str, audit: str | None) -> None:
+    contracts = contract_set([Source("a.yaml", f"contract: crm/contact\naudit: {{on_reversal: {on_reversal}}}")])
+    text = """
+- name: an undo and a compensation
+  actions:
+    - {step: a, resource: crm/contact/42, before: {/phone: "1"}, set: {/phone: "2"}}
+    - {step: b, op: effect, resource: crm/contact/43, compensation: {name: call-back}}
+  actual: {crm/contact/42: {phone: "2"}}
+  undo: [a, b]
+  expect: {plan: {status: executable}}
+"""
+    (scenario,) = scenarios_of(Source("a.test.yaml", text))
+    assert scenario.request is not None
+    plan = planned(scenario.actions, scenario.observations, scenario.request, contracts)
+    commands = [command for wave in plan.waves for command in wave]
+    assert {command.action: command.audit for command in commands} == {"patch": audit, "compensate": audit}
 
 
 def test_what_the_file_with_every_key_shows_as_default_is_the_default() -> None:

@@ -225,7 +225,7 @@ async def test_writes_carry_the_mark_and_the_trace(name: str | None) -> None:
     store.service.fault = look
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     one = command("1", set_("/a", 2, 1), traceparent=trace)
-    two = command("1", set_("/a", 3, 2), traceparent="nonsense\r\nX: y", origin="undo é\n7")
+    two = command("1", set_("/a", 3, 2), traceparent="nonsense\r\nX: y", origin="undo é\n7", audit="archive")
     for each, mark, traced in ((one, one.command_id, trace), (two, "undo %C3%A9%0A7", None)):
         outcome = await store.target.apply(each)
         assert outcome.status == "applied"
@@ -234,6 +234,7 @@ async def test_writes_carry_the_mark_and_the_trace(name: str | None) -> None:
         assert len(writes) == 1
         assert writes[0].get(name or "X-Reconciler-Origin") == (mark if name else None)
         assert writes[0].get("traceparent") == traced
+        assert writes[0].get("X-Reconciler-Audit") == each.audit
         assert all("traceparent" not in headers for method, headers in seen if method == "GET")
         seen.clear()
     await store.close()

@@ -224,6 +224,20 @@ async def test_triggers_know_what_caused_a_write(store: ColumnStore) -> None:
     assert (await store.read("SELECT other FROM things"))[0][0] in (None, "")
 
 
+async def test_triggers_know_what_is_to_become_of_audit_entries(store: ColumnStore) -> None:
+    await store.write(
+        """
+        CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN new.other := current_setting('reconciler.audit', true); RETURN new; END $$;
+        CREATE TRIGGER mark BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION mark();
+        """
+    )
+    await store.put("1", store.whole({"name": "a"}))
+    for before, after, audit in (("a", "b", "archive"), ("b", "c", None)):
+        assert (await store.target.apply(command("1", set_("/name", after, before), audit=audit))).status == "applied"
+        assert await store.read("SELECT other FROM things") == [(audit or "",)]
+
+
 async def test_what_a_trigger_makes_of_a_value_is_not_passed_off_as_done(store: ColumnStore) -> None:
     await store.write(
         """

@@ -48,8 +48,11 @@ class Database(Protocol):
         """The rows of a query outside of a transaction."""
         ...
 
-    def transaction(self, resource: str, origin: str) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction in which no other writer of ours touches this resource, marked with the command that causes it.
+    def transaction(
+        self, resource: str, origin: str, audit: str | None = None
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction in which no other writer of ours touches this resource, marked with the command that causes it, and
+        with what is to become of audit entries.
 
         It commits at its end, and rolls back on an exception.
         """

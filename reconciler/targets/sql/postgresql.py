@@ -112,17 +112,20 @@ class PostgresqlDatabase:
             return rows
 
     @asynccontextmanager
-    async def transaction(self, resource: str, origin: str) -> AsyncIterator[PostgresqlTransaction]:
+    async def transaction(
+        self, resource: str, origin: str, audit: str | None = None
+    ) -> AsyncIterator[PostgresqlTransaction]:
         async with self._connection() as connection:
             await self._make_inbox(connection)
             async with connection.transaction(isolation="read_committed"):
-                marking = ", set_config('reconciler.origin', $3, true)" if self._config.origin else ""
+                marks = ", set_config('reconciler.origin', $3, true), set_config('reconciler.audit', $4, true)"
+                marking = marks if self._config.origin else ""
                 await connection.fetch(
                     "SELECT set_config('lock_timeout', $1, true), "
                     f"pg_advisory_xact_lock(hashtextextended($2, 0)){marking}",
                     f"{max(1, int(self._config.timeout_s * 1000))}ms",
                     resource,
-                    *([origin] if self._config.origin else []),
+                    *([origin, audit or ""] if self._config.origin else []),
                 )
                 yield PostgresqlTransaction(connection)
 

@@ -114,7 +114,9 @@ class SqliteDatabase:
             return await self._opened().fetch(sql, arguments)
 
     @asynccontextmanager
-    async def transaction(self, resource: str, origin: str) -> AsyncIterator[SqliteTransaction]:
+    async def transaction(
+        self, resource: str, origin: str, audit: str | None = None
+    ) -> AsyncIterator[SqliteTransaction]:
         async with self._lock:
             connection = self._opened()
             if self._config.inbox.create and not self._inbox_made:

@@ -134,7 +134,7 @@ class SqlTarget:
             problem = table.id_form.problem(key.id)
             if problem is not None:
                 return outcome(command, "rejected", self._clock(), error=problem)
-            async with self._database.transaction(command.resource, origin_of(command)) as transaction:
+            async with self._database.transaction(command.resource, origin_of(command), command.audit) as transaction:
                 result = await self._once(transaction, table, key, command)
         except self._database.errors as error:
             trouble = self._database.trouble(error)
