@@ -73,8 +73,8 @@ def _retry(
     """Waits for the next attempt, or gives up after the last."""
     before = 0 if pending.sent is None else pending.sent.attempts_before
     attempt, retry = pending.command.attempt - before, contract.retry
-    if attempt >= retry.attempts:
-        error = f"after {attempt} attempts: {error or 'no answer'}"
+    if attempt >= retry.attempts or (is_timeout and _may_act_twice(pending.command, contract)):
+        error = f"after {attempt} attempt{'' if attempt == 1 else 's'}: {error or 'no answer'}"
         if pending.sent is not None:
             return doubt(head, error, is_timeout, now, history, contract)
         return _give_up(head, pending, error, now, contract)
@@ -85,6 +85,13 @@ def _retry(
         return Stepped(after)
     order, more = pending.sent.order, {"error": error or None, "is_timeout": is_timeout}
     return Stepped(after, (report(order, "retrying", now, pending.command, **more),))
+
+
+def _may_act_twice(command: Command, contract: Contract) -> bool:
+    """Whether a command that may have arrived must not be sent again: the contract lists what its service promises, and that
+    a repeated one acts once isn't among it. Any other command finds its expected values gone the second time."""
+    promises = contract.service.promises
+    return command.action == "compensate" and bool(promises) and "deduplicates" not in promises
 
 
 def jitter(command: Command) -> float:

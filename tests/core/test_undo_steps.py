@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.contracts.model import Contract, FieldRule, Retry, Timing, Undo
+import pytest
+
+from reconciler.contracts.model import Contract, FieldRule, Promise, Retry, Service, Timing, Undo
 from reconciler.history.tree import known_value
 from reconciler.machines.head import history_of
 from reconciler.machines.resource import sampling_needs
@@ -595,6 +597,33 @@ def test_a_compensation_that_failed_is_tried_again_as_the_same_command_in_a_furt
     (third,) = commands(bench.tick(300))
     assert third.attempt == second.attempt + 1
     assert statuses(bench.outcome(301, "applied")) == ["applied"]
+
+
+@pytest.mark.parametrize(
+    ("promises", "is_sent_again"),
+    [((), True), (("deduplicates",), True), (("compare_and_set",), False)],
+)
+def test_a_compensation_without_an_answer_is_sent_again_unless_it_might_act_twice(
+    promises: tuple[Promise, ...], is_sent_again: bool
+) -> None:
+    bench = Bench(Contract(name="crm/contact", service=Service(promises=promises)))
+    bench.at(1, make_action(1, operation="effect", operation_id="run/step-1", set={}))
+    bench.at(100, compensation_order())
+    assert statuses(bench.tick(161)) == (["retrying"] if is_sent_again else [])
+    again = commands(bench.tick(170))
+    assert bool(again) == is_sent_again
+    if not is_sent_again:
+        (report,) = reports(bench.tick(10_000))
+        assert report.status == "failed"
+        assert str(report.error).startswith("after 1 attempt: no outcome came in time")
+
+
+def test_a_compensation_that_failed_for_a_while_is_sent_again_whatever_its_service_promises() -> None:
+    bench = Bench(Contract(name="crm/contact", service=Service(promises=("compare_and_set",))))
+    bench.at(1, make_action(1, operation="effect", operation_id="run/step-1", set={}))
+    bench.at(100, compensation_order())
+    assert statuses(bench.outcome(101, "transient")) == ["retrying"]
+    assert len(commands(bench.tick(110))) == 1
 
 
 def test_an_effect_that_nobody_knows_is_outdated() -> None:
