@@ -8,6 +8,7 @@ has the records can compute it again. What the history has already, and comes ag
 from __future__ import annotations
 
 import hashlib
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -26,10 +27,10 @@ _COVERED: Final = (
     "workflow_id", "workflow_version", "sequence", "actor", "rule", "depends_on", "compensation", "version_before",
     "version_after", "traceparent",
 )  # fmt: skip
-_LATER: Final = tuple(
-    (field.name, field.default) for field in msgspec.structs.fields(Action) if field.name not in _COVERED
-)
+_LATER: Final = tuple(field for field in msgspec.structs.fields(Action) if field.name not in _COVERED)
 """Fields that actions were given later: covered where they are said, so that chains made before stay what they were."""
+_later_of: Final = attrgetter(*(field.name for field in _LATER))
+_UNSAID: Final = tuple(field.default for field in _LATER)
 
 
 def linked(chain: str, action: Action) -> str:
@@ -66,8 +67,11 @@ def content_of(action: Action) -> bytes:
         action.version_after,
         action.traceparent,
     ]
-    for name, default in _LATER:
-        value = getattr(action, name)
-        if value != default:
-            content.append((name, msgspec.to_builtins(value)))
+    later = _later_of(action)
+    if later != _UNSAID:
+        content += (
+            (field.name, msgspec.to_builtins(value))
+            for field, value in zip(_LATER, later, strict=True)
+            if value != field.default
+        )
     return canonical(content)
