@@ -25,6 +25,7 @@ from tests.e2e.system import SqliteCrm, System
 from tests.support.estate import Estate, Found
 from tests.support.waiting import wait_until
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 WITHIN_S = 30.0
 HAPPENED_AT = parse_instant("2026-05-03T10:00:00Z")
 YEAR = 365 * 24 * 3_600 * SECOND
@@ -150,7 +151,7 @@ def test_what_can_not_be_used_is_kept_whole_and_the_partition_goes_on(running: E
     topic = bad.topic or running.topics.actions
     partition = partition_of(resource.encode(), running.partitions)
     _send(running, act(resource, "before"))
-    running.send(topic, bad.key, bad.value, partition=partition, headers=[("traceparent", b"00-trace-01")])
+    running.send(topic, bad.key, bad.value, partition=partition, headers=[("traceparent", TRACEPARENT.encode())])
     _send(running, act(resource, "after"))
     head = _settled(running, resource, entries=2)
     assert known_value(head.tree) == {"v": "after"}
@@ -167,7 +168,7 @@ def test_what_can_not_be_used_is_kept_whole_and_the_partition_goes_on(running: E
     assert headers["__dlq.errors.exception"] == exception
     assert headers["__dlq.errors.message"]
     assert headers["__dlq.errors.attempt"] == "1"
-    assert headers["traceparent"] == "00-trace-01"
+    assert headers["traceparent"] == TRACEPARENT
     place = int(headers["__dlq.errors.offset"])
     (original,) = [found for found in running.read(topic) if (found.partition, found.offset) == (partition, place)]
     assert (original.key, original.value) == (bad.key, bad.value)
