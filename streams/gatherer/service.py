@@ -2,9 +2,9 @@
 
 A question is answered in three steps: the ledger is indexed up to where it ended when the question was seen; the index says
 which resources are meant; and once the table has folded as far, their dossiers are read and sent. A resource that was never
-seen at its target can't be planned for, and one that was just made hasn't been seen yet: as long as observations of such
-resources go on coming in, the answer waits for them. What is sent may be sent again after a crash: whoever asked knows an
-answer by its question, partition and part.
+seen at its target can't be planned for, and what was seen before its last write would be planned for wrongly: the answer
+waits for the sampler's look at such resources, until after it was due nothing more comes in. What is sent may be sent again
+after a crash: whoever asked knows an answer by its question, partition and part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reconciler.machines.dossier import dossier_of
 from reconciler.machines.head import Head
 from reconciler.machines.resource import sampling_needs
 from reconciler.records import Alert, Dossier, Gathered
-from reconciler.values.instant import SECOND
+from reconciler.values.instant import SECOND, Instant
 from reconciler.wire.codec import Codec
 from reconciler.wire.errors import EncodedTooLargeError
 from reconciler.wire.topics import TopicNames
@@ -70,7 +70,8 @@ class Gatherer:
     def __init__(
         self, *, topics: TopicNames, codec: Codec, contracts: ContractSet, unseen_quiet_s: float = UNSEEN_QUIET_S
     ) -> None:
-        """`unseen_quiet_s`: for how long no observation may come in before an answer no longer waits for more."""
+        """`unseen_quiet_s`: for how long after they were due no observation may come in before an answer no longer waits for
+        more; 0: observations aren't waited for."""
         self._topics = topics
         self._codec = codec
         self._contracts = contracts
@@ -109,13 +110,19 @@ class Gatherer:
         assert isinstance(head, Head)
         return dossier_of(head, context.history(partition, resource), partition, offsets)
 
-    def is_unseen(self, context: WorkerContext, partition: int, resource: str) -> bool:
-        """Whether a resource is to be observed and never was. Raises PartitionNotOwned."""
+    def look_due_at(self, context: WorkerContext, partition: int, resource: str) -> Instant | None:
+        """When the look at a resource that is to be observed, and wasn't since its last write, is due; None where none is
+        waited for. Raises PartitionNotOwned."""
         head = context.head(partition, resource)
         if head is None:
-            return False
+            return None
         assert isinstance(head, Head)
-        return head.observed_at is None and head.unknown is None and sampling_needs(head, self._contracts).watched
+        if head.unknown is not None or not sampling_needs(head, self._contracts).watched:
+            return None
+        written_at = head.last_write_at or 0
+        if head.observed_at is not None and head.observed_at >= written_at:
+            return None
+        return written_at + round(self._contracts.for_resource(resource).timing.settle_s * SECOND)
 
     async def publish(self, context: WorkerContext, answer: Gathered, traceparent: bytes | None) -> None:
         """Sends a part of an answer. Raises DeliveryFailed, EncodedTooLargeError."""
@@ -224,14 +231,19 @@ class _Run:
         return True
 
     async def _is_seen(self, item: _Waiting, match: Match) -> bool:
-        """Whether all resources were observed, or waiting for more observations is idle."""
-        now = time.monotonic()
+        """Whether all resources were observed since they were written, or waiting for more observations is idle."""
+        if not self._service.unseen_quiet_s:
+            return True
+        now, clock = time.monotonic(), _now()
         if item.unseen is None:
             item.unseen, item.unseen_since, item.seen_at = list(match.resources), now, now
         before, left = len(item.unseen), []
         for number, resource in enumerate(item.unseen, 1):
-            if self._service.is_unseen(self._context, item.question.partition, resource):
+            due_at = self._service.look_due_at(self._context, item.question.partition, resource)
+            if due_at is not None:
                 left.append(resource)
+                if due_at > clock:
+                    item.seen_at = now  # nothing can have come yet
             if number % _UNSEEN_SLICE == 0:
                 await asyncio.sleep(0)
         item.unseen = left

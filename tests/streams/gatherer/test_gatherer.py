@@ -167,6 +167,26 @@ async def test_an_answer_waits_for_observations_of_what_was_never_seen(estate: E
     assert [dossier.observation for dossier in dossiers(found).values()] == [seen]
 
 
+async def test_an_answer_waits_for_an_observation_since_the_last_write(estate: Estate, tmp_path: Path) -> None:
+    act(estate, 1, "crm/contact/1")
+    before = Observation(resource="crm/contact/1", exists=True, fields={"phone": "1"}, observed_at=JUNE_2026 + 2)
+    estate.send_record(estate.topics.observations, before)
+    act(estate, 3, "crm/contact/1")
+    estate.flush()
+    async with working(estate, tmp_path, unseen_quiet_s=60) as worker:
+        await worker.fold()
+        await feed(worker.engine, estate, {}, topic=estate.topics.observations)
+        ask(estate, select=Selector(run_id="run-7"))
+        behind = worker.engine.partition_of("crm/contact/1")
+        await until(lambda: {answer.partition for answer in answers(estate)} == {0, 1, 2, 3} - {behind})
+        after = Observation(resource="crm/contact/1", exists=True, fields={"phone": "3"}, observed_at=JUNE_2026 + 9)
+        estate.send_record(estate.topics.observations, after)
+        estate.flush()
+        await feed(worker.engine, estate, {}, topic=estate.topics.observations)
+        found = await until(lambda: complete(estate))
+    assert [dossier.observation for dossier in dossiers(found).values()] == [after]
+
+
 async def test_an_answer_does_not_wait_for_ever(estate: Estate, tmp_path: Path) -> None:
     act(estate, 1, "crm/contact/1")
     estate.flush()
