@@ -95,7 +95,7 @@ def _conflicts(undo: ResourceUndo, *resolutions: Resolution) -> list[StepConflic
 
 def _stays(undo: ResourceUndo, command: Command | None) -> bool:
     """Whether a record stays that the undo would have taken away: with what others have in it, all of it is left."""
-    return isinstance(undo.after, Gone) and _then(undo, command) is not ABSENT
+    return undo.merged is not None and isinstance(undo.after, Gone) and _then(undo, command) is not ABSENT
 
 
 def _beyond(command: Command, order: UndoStep) -> list[str]:

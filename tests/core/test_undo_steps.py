@@ -550,6 +550,24 @@ def test_an_action_with_a_strangers_mark_is_anybodys_write() -> None:
     assert known_value(bench.head.tree) == {"phone": "8"}
 
 
+def test_a_record_that_another_step_took_away_has_nothing_to_undo() -> None:
+    bench = Bench()
+    bench.at(1, make_action(1, operation="create", operation_id="run/step-1", set={"/phone": "2"}, before=None))
+    bench.at(2, make_action(2, operation="delete", set={}, before={"": {"phone": "2"}}))
+    bench.at(100, order(bench))
+    assert statuses(bench.observe(140, None)) == ["unchanged"]
+
+
+def test_a_record_that_stays_for_what_others_merged_into_it_is_told_as_kept() -> None:
+    merging = Contract(name="crm/contact", fields={"/score": FieldRule(kind="counter", conflict="merge")})
+    bench = Bench(merging)
+    bench.at(1, make_action(1, operation="create", operation_id="run/step-1", set={"/phone": "2"}, before=None))
+    bench.at(100, order(bench, planned_on={"phone": "2"}))
+    (told,) = reports(bench.observe(140, {"phone": "2", "score": 100}))
+    assert told.status == "unchanged"
+    assert [item.path for item in told.conflicts] == ["/score"]
+
+
 # -- effects
 
 
