@@ -212,7 +212,7 @@ def edit(hands: Hands, chance: Chance) -> None:
     if isinstance(there, Absent):
         if chance.hits(0.4):
             value = hands.new_value("p")
-            hands.target(resource).put(resource, {"phone": value, "memo": value}, Writer(PERSON, value))
+            hands.target(resource).put(resource, {"id": value, "phone": value, "memo": value}, Writer(PERSON, value))
             hands.trace.add("person", "makes {} with {}", resource, value)
     elif chance.hits(0.08):
         hands.target(resource).put(resource, ABSENT, Writer(PERSON, hands.new_value("p")))

@@ -8,11 +8,11 @@ from typing import Final
 from reconciler.history.entry import Entry, undone_of
 from reconciler.machines.rollback import Head
 from reconciler.records import Command, RollbackEvent
-from reconciler.values.json_value import ABSENT, same
 from reconciler.values.pointer import tokens_of
 from streams.simulation.reading import heads_of, history_of, logged_actions, rollback_heads
 from streams.simulation.simulation import Simulation, Violation
 from streams.simulation.targets import WORKFLOW
+from streams.simulation.witnessing import steps_in
 
 _RESTLESS: Final = ("gathering", "executing", "verifying")
 _MISLEADING: Final = ("read-stale", "read-partial", "apply-lies")
@@ -22,12 +22,18 @@ _MISLEADING: Final = ("read-stale", "read-partial", "apply-lies")
 def rollbacks_come_to_rest(simulation: Simulation) -> Iterator[Violation]:
     """Once nothing fails any more, a rollback has ended, or waits for people and has said so."""
     for head in rollback_heads(simulation).values():
-        if head.request is not None and head.status in _RESTLESS:
+        if head.request is not None and head.status in _RESTLESS and not _left_nothing(simulation, head.rollback_id):
             yield Violation("rollbacks come to rest", f"{head.rollback_id} is {head.status} for ever: {_shown(head)}")
     for resource, state in heads_of(simulation).items():
         waiting = getattr(state, "steps", None)
         if waiting:
             yield Violation("rollbacks come to rest", f"{resource} has orders that it never carries out: {waiting}")
+
+
+def _left_nothing(simulation: Simulation, rollback_id: str) -> bool:
+    """Whether it left a record without any field: an empty answer about it counts as unknown, so nobody can verify that."""
+    steps = steps_in(simulation.rollback_entries(rollback_id))
+    return any(simulation.hands.target(step.order.resource).fields(step.order.resource) == {} for step in steps)
 
 
 def plans_stand_up(simulation: Simulation) -> Iterator[Violation]:
@@ -56,24 +62,21 @@ def completed_is_true(simulation: Simulation) -> Iterator[Violation]:
             entry.action.action_id for entry in entries if entry.number in order.numbers and not entry.is_reversal
         }
         for path, writer in sorted(writers.items()):
-            if writer.kind == WORKFLOW and writer.id in undone and _still_wants(entries, order.numbers, path):
+            if writer.kind == WORKFLOW and writer.id in undone and not _was_overwritten(entries, writer.id, path):
                 told = f"{rollback_id} is completed, and {path} of {order.resource} still holds what {writer.id} wrote"
                 yield Violation("completed is true", told)
 
 
-def _still_wants(entries: list[Entry], numbers: list[int], path: str) -> bool:
-    """Whether no entry outside of the undone ones says the same about a path."""
-    values = {
-        entry.number: entry.action.set[path]
+def _was_overwritten(entries: list[Entry], action_id: str, path: str) -> bool:
+    """Whether by the log somebody wrote there after an action: then it wasn't this one's value that was undone."""
+    number = next(entry.number for entry in entries if entry.action.action_id == action_id)
+    place = tokens_of(path)
+    return any(
+        place[: len(tokens)] == tokens
         for entry in entries
-        if entry.number in numbers and path in entry.action.set
-    }
-    others = [
-        entry.facts.external_set.get(path, entry.action.set.get(path, ABSENT))
-        for entry in entries
-        if entry.number not in numbers
-    ]
-    return not any(same(value, other) for value in values.values() for other in others)
+        if entry.number > number
+        for tokens, _ in (*entry.external_writes(), *entry.writes())
+    )
 
 
 def undone_stays_undone(simulation: Simulation) -> Iterator[Violation]:
