@@ -129,6 +129,8 @@ def _impatient_contracts(folder: Path) -> Path:
     contracts = folder / "contracts"
     shutil.copytree(DEPLOY / "contracts", contracts)
     for file in contracts.iterdir():
+        if file.name.endswith(".test.yaml"):
+            continue
         text, replaced = re.subn(
             r"settle_s: \d+, sample_every_s: \d+", "settle_s: 0, sample_every_s: 1", file.read_text()
         )
