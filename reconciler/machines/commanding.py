@@ -153,6 +153,8 @@ def take_decision(head: Head, decision: Decision, now: Instant, history: History
 def _decided(head: Head, decision: Decision, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
     if decision.verb == "hold":
         reason = decision.reason or f"held by {decision.decided_by.id}"
+        if head.hold is not None and (head.hold.kind, head.hold.reason) == ("person", reason):
+            return Stepped(head)  # it is held just so
         return hold(head, "person", reason, now, contract)
     if decision.version_seen is not None and head.drift is not None and head.drift.version != decision.version_seen:
         reason = "was made on a version of the resource that is no longer there; look again and decide again"

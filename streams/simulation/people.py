@@ -175,10 +175,11 @@ class Run:
                 unset.append(path)
             elif not path.startswith("/address") or "/address" not in set_:
                 set_[path] = self._value()
-        if "tags" in there and chance.hits(0.3):
-            set_["/tags"] = [*there["tags"], self._value()]
-        if "score" in there and chance.hits(0.3):
-            set_["/score"] = there["score"] + 1 + chance.below(5)
+        tags, score = there.get("tags"), there.get("score")
+        if isinstance(tags, list) and chance.hits(0.3):
+            set_["/tags"] = [*tags, self._value()]
+        if isinstance(score, int) and chance.hits(0.3):
+            set_["/score"] = score + 1 + chance.below(5)
         if "/address" in set_:
             set_ = {path: value for path, value in set_.items() if not path.startswith("/address/")}
             unset = [path for path in unset if not path.startswith("/address/")]
@@ -233,9 +234,11 @@ def overwrite(hands: Hands, resource: str, path: str, *, is_clearing: bool = Fal
     if type(value_at(there, tokens_of(path)[:-1])) is not dict:
         path = "/memo"
     if path == "/tags":
-        value = [*there.get("tags", []), value]
+        tags = there.get("tags")
+        value = [*(tags if isinstance(tags, list) else ()), value]
     if path == "/score":
-        value = there.get("score", 0) + 100
+        score = there.get("score")
+        value = 100 + (score if isinstance(score, int) else 0)
     fields = written(there, {} if is_clearing else {path: value}, [path] if is_clearing else [])
     target.put(resource, fields, Writer(PERSON, who))
     hands.trace.add("person", "{} {} of {}", "clears" if is_clearing else f"writes {value} into", path, resource)
