@@ -427,7 +427,8 @@ class RollbackEvent(Record, frozen=True, kw_only=True):
 
     ``plan`` is the object that `reconciler plan` prints, where this event brings a new one; ``counts`` are numbers for
     dashboards (resources, commands, applied, conflicts, kept, blocked, unchanged); ``wave`` counts from 1 and is None where
-    the event is about the whole.
+    the event is about the whole. ``complete_up_to`` says by partition of workflow.actions up to which offset the selection is
+    complete: what stands there or later wasn't looked at.
     """
 
     event_id: str
@@ -448,5 +449,6 @@ class RollbackEvent(Record, frozen=True, kw_only=True):
     wave: int | None = None
     waves: int = 0
     counts: dict[str, int] = {}
+    complete_up_to: dict[str, int] = {}
     error: str | None = None
     traceparent: str | None = None

@@ -492,11 +492,18 @@ def _show(bootstrap_servers: str | None, rollback_id: str, is_json: bool) -> Non
     click.echo(f"\n{last.story}")
     if made is not None:
         _show_plan(last, made)
+    if last.complete_up_to:
+        _section(
+            "The selection is complete up to",
+            ("PARTITION OF workflow.actions", "OFFSET"),
+            sorted((int(partition), offset) for partition, offset in last.complete_up_to.items()),
+        )
 
 
 def _show_plan(last: RollbackEvent, made: dict[str, Json]) -> None:
     click.echo(f"\nPlan {last.plan_hash}")
     commands = [(wave, command) for wave, commands in enumerate(made["waves"], 1) for command in commands]
+    _section("Operations undone", ("OPERATION",), [(name,) for name in made["operations"]])
     _section(
         "What is done",
         ("WAVE", "RECORD", "", "FIELDS"),

@@ -75,6 +75,7 @@ def _publish(turn: Turn, plan: dict[str, Json] | None, error: str) -> None:
         wave=driving.wave if driving is not None and head.status == "executing" else None,
         waves=0 if facts is None else facts.waves,
         counts=counts_of(turn),
+        complete_up_to={str(partition): offset for partition, offset in sorted(head.positions.items())},
         error=error or head.halted_for or None,
         traceparent=head.request.traceparent,
     )

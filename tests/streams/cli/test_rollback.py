@@ -40,6 +40,7 @@ PLAN: dict[str, Any] = {
     "kept": [{"resource": "crm/contact/3", "path": "/stage", "owner": "run-9/qualify", "value": "won"}],
     "blocked": [{"operation_id": "run-7/mail", "rule": "irreversible", "reason": "A mail can't be taken back."}],
     "unchanged": [],
+    "operations": ["run-7/create-invoice", "run-7/update-contact"],
     "approvals_needed": [{"contract": "crm/contact", "roles": ["steward"], "count": 1}],
     "plan_hash": HASH,
 }
@@ -240,8 +241,11 @@ def test_a_plan_is_asked_for_awaited_and_shown(estate: Estate) -> None:
 
 
 def test_show_tells_the_story_and_all_of_the_plan(estate: Estate) -> None:
-    planned(estate)
+    planned(estate, complete_up_to={"10": 4, "2": 31})
     shown = run("show", "rb-1").stdout
+    assert shown.splitlines()[-2:] == ["2                              31", "10                             4"]
+    for name in PLAN["operations"]:
+        assert name in shown.splitlines()
     for text in (
         *("The story at 2.", f"Plan {HASH}", "needs_approval, 1 approvals needed"),
         *("billing/invoice/3  delete  the record", "crm/contact/3      patch   /phone"),
