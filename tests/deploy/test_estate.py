@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 from ruamel.yaml import YAML
 
+from reconciler.contracts.loader import SCENARIO_SUFFIX
 from reconciler.sdk import KafkaSettings, Producer, ProducerSettings
 from reconciler.wire.codec import Codec
 from tests.deploy.crm import DEPLOY, make_crm
@@ -129,7 +130,7 @@ def _impatient_contracts(folder: Path) -> Path:
     contracts = folder / "contracts"
     shutil.copytree(DEPLOY / "contracts", contracts)
     for file in contracts.iterdir():
-        if file.name.endswith(".test.yaml"):
+        if file.name.endswith(SCENARIO_SUFFIX):
             continue
         text, replaced = re.subn(
             r"settle_s: \d+, sample_every_s: \d+", "settle_s: 0, sample_every_s: 1", file.read_text()
