@@ -12,24 +12,20 @@ read. All of it can be computed from the topics: what doesn't fit is wiped, and 
 
 from __future__ import annotations
 
-import logging
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, cast, get_args
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, Options, WriteBatch
 
 from reconciler.contracts.model import ContractSet
 from reconciler.plan.index import Posting, Term, TermKind, posting_of, terms_of
 from reconciler.records import Action
-
-logger = logging.getLogger(__name__)
+from streams.store.disposable import DisposableDatabase
 
 _FORMAT: Final = "1"
-_IDENTITY: Final = b"identity"
 _PARTITION: Final = struct.Struct(">I")
 _OFFSET: Final = struct.Struct(">Q")
 _LENGTH: Final = struct.Struct(">I")
@@ -60,36 +56,15 @@ class LateAction(NamedTuple):
     offset: int
 
 
-class IndexStore:
+class IndexStore(DisposableDatabase):
     """One database for all partitions. To be used from one thread."""
 
     def __init__(self, path: Path, identity: str, contracts: ContractSet) -> None:
         """`identity` names cluster, topics and all that the index depends on: one of any other is wiped."""
-        self._path = path
-        self._identity = f"{_FORMAT} {identity}".encode()
         self._contracts = contracts
-        self._cache = Cache(_BLOCK_CACHE_BYTES)
-        try:
-            self._open()
-        except Exception as error:
-            if "lock" in str(error).lower():
-                raise
-            logger.warning("the index %s can't be opened (%s); it is made anew from the ledger", path, error)
-            shutil.rmtree(path, ignore_errors=True)
-            self._open()
-        if self._database.get(_IDENTITY) != self._identity:
-            self.wipe()
-
-    def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = Rdict(str(self._path), _options(self._cache))
-
-    def wipe(self) -> None:
-        """Forgets everything."""
-        self._database.close()
-        shutil.rmtree(self._path, ignore_errors=True)
-        self._open()
-        self._database.put(_IDENTITY, self._identity)
+        cache = Cache(_BLOCK_CACHE_BYTES)
+        sentence = "the index %s can't be opened (%s); it is made anew from the ledger"
+        super().__init__(path, f"{_FORMAT} {identity}".encode(), lambda: _options(cache), sentence)
 
     def wipe_partition(self, partition: int) -> None:
         """Forgets one partition."""

@@ -8,15 +8,15 @@ format, a corrupt file) is wiped and read again.
 from __future__ import annotations
 
 import logging
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, Options, WriteBatch
 
+from streams.store.disposable import DisposableDatabase
 from streams.store.port import Checkpoint, EntryChange, HeadChange
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 _HEAD = b"h"
 _DUE = b"d"
 _ENTRY = b"e"
-_IDENTITY = b"identity"
 _CHECKPOINT = b"checkpoint"
 _FORMAT = "1"
 _BLOOM_BITS = 10
@@ -50,33 +49,12 @@ class RocksStores:
         return RocksStore(self._folder / name, self._identity, self._cache)
 
 
-class RocksStore:
+class RocksStore(DisposableDatabase):
     """Implements `PartitionStore`."""
 
     def __init__(self, path: Path, identity: str, cache: Cache) -> None:
-        self._path = path
-        self._identity = identity.encode()
-        self._cache = cache
-        try:
-            self._open()
-        except Exception as error:
-            if "lock" in str(error).lower():
-                raise
-            logger.warning("the store %s can't be opened (%s); it is rebuilt from the changelog", path, error)
-            shutil.rmtree(path, ignore_errors=True)
-            self._open()
-        if self._database.get(_IDENTITY) != self._identity:
-            self.wipe()
-
-    def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = Rdict(str(self._path), _options(self._cache))
-
-    def wipe(self) -> None:
-        self._database.close()
-        shutil.rmtree(self._path, ignore_errors=True)
-        self._open()
-        self._database.put(_IDENTITY, self._identity)
+        sentence = "the store %s can't be opened (%s); it is rebuilt from the changelog"
+        super().__init__(path, identity.encode(), lambda: _options(cache), sentence)
 
     def checkpoint(self) -> Checkpoint | None:
         value = self._database.get(_CHECKPOINT)
