@@ -28,14 +28,23 @@ class RecordServer:
         self.page_size = 25
         self.pages = 0
         self.asked: list[tuple[float, list[str]]] = []
-        self.at_once = 0
         self.most_at_once = 0
+        self._answering: list[list[str]] = []
         self._runner: web.AppRunner | None = None
         self._port = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def at_once(self) -> int:
+        """How many requests are being answered."""
+        return len(self._answering)
+
+    def being_read(self) -> set[str]:
+        """The ids in the requests that are being answered."""
+        return {one for ids in self._answering for one in ids}
 
     def reads(self, since: float = 0.0) -> int:
         """How many records were asked for since an instant of the monotonic clock."""
@@ -69,12 +78,12 @@ class RecordServer:
     async def _handle(self, request: web.Request) -> web.Response:
         ids = request.query["ids"].split(",")
         self.asked.append((time.monotonic(), ids))
-        self.at_once += 1
+        self._answering.append(ids)
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             return await self._answer(ids)
         finally:
-            self.at_once -= 1
+            self._answering.remove(ids)
 
     async def _list(self, request: web.Request) -> web.Response:
         """All records, page by page."""
