@@ -3,7 +3,7 @@
 A fault is a bug of the planner, never of who asked. Nothing here uses how the planner works: it goes by the plan, a plain
 replay of the histories, what was observed, and the text of the rules. What it checks holds for every plan:
 
-    steps       cover what is undone, once, and carry the commands that the plan shows, in its waves
+    steps       undo all that is undone, once, and carry the commands that the plan shows, in its waves
     changes     expect what is there, change it, are no more than are needed, and stay where the undone work wrote
     results     are what would be there without the work, but for what conflicts and contracts say
     others      lose nothing without a decision; what is blocked or kept stays as it is
@@ -79,6 +79,7 @@ class _Look:
             for place, command in enumerate(wave)
         ]
         self._before: dict[str, Known] = {}
+        self._undone_then: dict[str, set[int]] = {}
         self._conflicts: dict[str, list[tuple[Tokens, PlannedConflict]]] = {}
         for item in self._plan.conflicts:
             self._conflicts.setdefault(item.resource, []).append((tokens_of(item.path), item))
@@ -203,8 +204,22 @@ class _Look:
             is_effect = entry.action.operation == "effect"
             if times > 1:
                 yield "steps", f"what {name} did to {history.resource} is undone {times} times"
-            elif times == 0 and (is_effect or not self._may_stay(history)):
+            elif times == 0 and (is_effect or not (self._may_stay(history) or self._is_undone_then(history, entry))):
                 yield "steps", f"what {name} did to {history.resource} is undone by no step"
+
+    def _is_undone_then(self, history: ResourceHistory, entry: Entry) -> bool:
+        """Whether an entry is undone once the resource's step is done. No step need name it: an undo outside of the selection
+        undid it, was undone itself by what the step names, and is in force again without that."""
+        resource = history.resource
+        if resource not in self._undone_then:
+            numbers = {
+                number
+                for step in self._steps
+                if step.resource == resource and step.action_id is None
+                for number in step.numbers
+            }
+            self._undone_then[resource] = undone_of(history.entries, numbers)
+        return entry.number in self._undone_then[resource]
 
     def _may_stay(self, history: ResourceHistory) -> bool:
         """Whether a contract keeps what was created, or what was deleted away."""

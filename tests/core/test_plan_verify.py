@@ -310,3 +310,38 @@ def test_what_others_put_where_an_undo_brings_back_an_object_is_theirs() -> None
     contracts = contract_set([Source("orphan.yaml", "contract: crm/contact\nversion: 1\nundo: {dependants: orphan}\n")])
     plan = planned(actions, [observation_from_json(held)], request, contracts)
     assert (plan.blocked, plan.conflicts, plan.waves) == ([], [], [])
+
+
+def test_an_undo_that_a_revived_one_undoes_is_in_no_step_and_a_forgotten_one_is_found() -> None:
+    """`b` undid `a`, and `c` undid `b`. Without `c`, `b` is in force again and undoes `a`: so the step of an undo of `a` and `c`
+    names the entry of `c` alone. No step at all, or one that names that of `b`, leaves both as they were."""
+    undone = {"a": "run-1/phone", "b": "a/undo", "c": "b/undo"}
+    actions = [
+        action_from_json({"stage": "succeeded", "run_id": "run-1", "occurred_at": "2026-05-03T10:00:00Z", **STEPS[2]})
+    ]
+    actions += [
+        action_from_json(
+            {
+                "stage": "reversed",
+                "run_id": run,
+                "step_id": "undo",
+                "operation_id": operation,
+                "occurred_at": "2026-05-03T11:00:00Z",
+                "resource": "crm/contact/42",
+                "operation": "update",
+            }
+        )
+        for run, operation in undone.items()
+    ]
+    estate = estate_of(actions, contract_set([]))
+    held = observation_from_json(
+        {"resource": "crm/contact/42", "exists": True, "fields": {"phone": "1", "box": {"a": 1}}}
+    )
+    request = request_from_json({"rollback_id": "rb", "select": {"operations": ["a/undo", "c/undo"]}})
+    sound = build(request, estate, [held], 0)
+    (step,) = sound.steps
+    assert (step.numbers, verify(sound, request, estate, [held])) == ([4], [])
+    another = msgspec.structs.replace(step, numbers=[3], operations=["b/undo"])
+    for steps in ([], [another]):
+        faults = [str(item) for item in verify(msgspec.structs.replace(sound, steps=steps), request, estate, [held])]
+        assert all(f"steps: what {name}/undo did to crm/contact/42 is undone by no step" in faults for name in "ac")
