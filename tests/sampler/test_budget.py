@@ -23,9 +23,9 @@ from tests.support.redis_server import RedisServer
 
 @asynccontextmanager
 async def budgets(
-    url: str | None, share: float = 1.0, prefix: str = "", retry_s: float = 0.2
+    url: str | None, share: float = 1.0, prefix: str = "", retry_s: float = 0.2, timeout_s: float = 10.0
 ) -> AsyncIterator[SharedBudgets]:
-    settings = load_sampler_settings(redis_timeout_s=0.2, redis_retry_s=retry_s)
+    settings = load_sampler_settings(redis_timeout_s=timeout_s, redis_retry_s=retry_s)
     shared = SharedBudgets(url, prefix=prefix, settings=settings, share=lambda: share, monotonic=time.monotonic)
     try:
         yield shared
@@ -50,7 +50,7 @@ async def granted_within(budget: Budget, seconds: float, count: int) -> int:
 
 
 async def until_shared(shared: SharedBudgets, budget: Budget) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not is_shared(shared):
         assert time.monotonic() < deadline, "Redis is up again and not used"
         await budget.take(1)
@@ -123,7 +123,7 @@ async def test_a_burst_is_granted_at_once_and_then_the_rate(any_redis: str) -> N
 
 
 async def test_targets_and_installations_have_budgets_of_their_own(redis_server: RedisServer) -> None:
-    limits = TargetLimits(reads_per_s=1, burst=1)
+    limits = TargetLimits(reads_per_s=0.01, burst=1)
     async with budgets(redis_server.url) as shared, budgets(redis_server.url, prefix="other.") as others:
         assert await shared.budget("crm", limits).take(1) == 0
         assert await shared.budget("erp", limits).take(1) == 0
@@ -133,21 +133,21 @@ async def test_targets_and_installations_have_budgets_of_their_own(redis_server:
 
 async def test_an_idle_budget_leaves_nothing_in_redis(redis_server: RedisServer) -> None:
     async with budgets(redis_server.url) as shared:
-        assert await shared.budget("crm", TargetLimits(reads_per_s=1_000, burst=10)).take(10) == 0
+        assert await shared.budget("crm", TargetLimits(reads_per_s=1, burst=10)).take(10) == 0
     with redis.Redis.from_url(redis_server.url) as client:
         [key] = client.keys()
-        assert 0 < client.pttl(key) <= 1_100
+        assert 0 < client.pttl(key) <= 11_100, "a second longer than it owes"
 
 
 async def test_a_debt_that_no_bucket_could_owe_is_cut(redis_server: RedisServer) -> None:
     """As after the server's clock was set back by a year."""
     async with budgets(redis_server.url) as shared:
-        budget = shared.budget("crm", TargetLimits(reads_per_s=10, burst=20))
+        budget = shared.budget("crm", TargetLimits(reads_per_s=0.1, burst=20))
         assert await budget.take(1) == 0
         with redis.Redis.from_url(redis_server.url) as client:
             [key] = client.keys()
             client.set(key, int((time.time() + 365 * 86_400) * 1_000_000))
-        assert 0 < await budget.take(1) <= 0.2
+        assert 0 < await budget.take(1) <= 20
 
 
 _IN_ANOTHER_PROCESS = """
@@ -224,9 +224,10 @@ async def test_redis_killed_in_the_middle_costs_speed_and_comes_back() -> None:
 
 async def test_a_redis_that_hangs_delays_one_question_and_not_every_one() -> None:
     with RedisServer() as server:
-        async with budgets(server.url, retry_s=1.5) as shared:
+        async with budgets(server.url, retry_s=1.5, timeout_s=0.2) as shared:
             budget = shared.budget("crm", TargetLimits(reads_per_s=1_000, burst=10))
-            assert await budget.take(1) == 0
+            await budget.take(1)
+            await until_shared(shared, budget)
             assert server._process is not None
             server._process.pause()
             try:
@@ -272,5 +273,6 @@ async def test_another_value_under_the_key_is_no_error(redis_server: RedisServer
         budget = shared.budget("crm", TargetLimits(reads_per_s=100, burst=10))
         with redis.Redis.from_url(redis_server.url) as client:
             client.lpush("reconciler:sampler:budget:crm", "mischief")
-        assert await granted_within(budget, 0.5, 1) > 0
+        while await budget.take(1) > 0:
+            await asyncio.sleep(0.01)
         assert not is_shared(shared)

@@ -33,8 +33,8 @@ from tests.sampler.worker import (
     with_limits,
 )
 
-RARELY = Timing(settle_s=0.2, sample_every_s=3_600)
-"""So rarely that within a test only what is urgent is read."""
+RARELY = Timing(settle_s=0.2, sample_every_s=1e9)
+"""So rarely that within a test only what is urgent is read: of an hour, each resource's moment may come during the test."""
 
 
 def wall() -> int:
@@ -51,7 +51,8 @@ async def test_everything_is_read_once_a_period_and_published_once() -> None:
         began = wall()
         async with running(sampler, worker):
             await eventually(lambda: min(Counter(server.ids()).values(), default=0) >= 3 and len(server.ids()) >= 75)
-            assert metric(sampler, "resources", target="crm") == 25
+            await eventually(lambda: metric(sampler, "unchanged_total", target="crm") >= 50)
+            await eventually(lambda: metric(sampler, "resources", target="crm") == 25)
         assert Counter(observation.resource for observation in worker.published) == Counter(keys("crm", 25))
         assert all(len(ids) <= 10 for _, ids in server.asked)
         assert max(Counter(server.ids()).values()) <= 2 + 2 * (wall() - began) / SECOND
@@ -60,7 +61,6 @@ async def test_everything_is_read_once_a_period_and_published_once() -> None:
             assert observation.observed_at is not None
             assert began <= observation.observed_at <= wall()
         assert metric(sampler, "published_total", target="crm", why="first") == 25
-        assert metric(sampler, "unchanged_total", target="crm") >= 50
 
 
 async def test_what_changed_at_the_target_is_published() -> None:
@@ -104,6 +104,8 @@ async def test_open_drift_is_looked_at_again_and_again_and_published_each_time()
             assert len(set(instants)) == len(instants)
             worker.change(sampler, "crm/record/7", QUIET)
             await asyncio.sleep(0.3)
+            await eventually(lambda: server.at_once == 0)
+            await asyncio.sleep(0.2)
             count = len(worker.published)
             await asyncio.sleep(1)
             assert len(worker.published) == count
@@ -172,7 +174,7 @@ async def test_what_goes_wrong_is_unknown_once_with_its_reason_and_never_absent(
     async with RecordServer(records(5)) as server:
         server.mood = mood
         worker = FakeWorker(dict.fromkeys(keys("crm", 5), QUIET))
-        settings = with_limits(timeout_s=0.5)
+        settings = with_limits(timeout_s=0.5 if mood == "silent" else 20.0)
         sampler = sampler_of({"crm": WebTarget("crm", server.url)}, settings=settings)
         async with running(sampler, worker):
             await eventually(lambda: len(worker.published) == 5)
@@ -223,7 +225,7 @@ async def test_the_breaker_leaves_a_dead_target_alone_and_finds_it_again() -> No
             probes = metric(sampler, "observations_total", target="crm", result="failed") - failed
             most = 3 + (time.monotonic() - began) / 0.3
             assert 1 <= probes <= most, "one probe a pause, of 0.1 s at first and then up to 0.3 s"
-            assert metric(sampler, "lag_seconds", target="crm") > 0.5
+            await eventually(lambda: metric(sampler, "lag_seconds", target="crm") > 0.5)
             await server.start()
             await eventually(lambda: len({one.resource for one in worker.published if one.exists}) == 40)
             await eventually(lambda: metric(sampler, "breaker_state", target="crm", state="closed") == 1)
@@ -247,7 +249,7 @@ async def test_whether_a_dead_target_answers_again_is_tried_with_one_record() ->
     async with RecordServer(records(40)) as server:
         server.mood = "failing"
         # All are due at one instant, so that a bulk would be full.
-        worker = FakeWorker(dict.fromkeys(keys("crm", 40), SamplingNeeds(last_write_at=wall() + SECOND)))
+        worker = FakeWorker(dict.fromkeys(keys("crm", 40), SamplingNeeds(last_write_at=wall() + 2 * SECOND)))
         settings = load_sampler_settings(**{**with_limits(concurrency=1).model_dump(), "breaker_failures": 1})
         async with running(sampler_of({"crm": WebTarget("crm", server.url)}, timing=RARELY, settings=settings), worker):
             await eventually(lambda: len(server.asked) >= 3)
@@ -360,7 +362,7 @@ async def test_the_rate_is_bounded() -> None:
             assert 0.3 * 50 * 2 <= server.reads() <= 50 * elapsed + 10
             assert max(len(ids) for _, ids in server.asked) == 10, "no bulk is larger than the burst"
             assert metric(sampler, "budget_wait_seconds_total", target="crm") > 0
-            assert metric(sampler, "lag_seconds", target="crm") > 0.5
+            await eventually(lambda: metric(sampler, "lag_seconds", target="crm") > 0.5)
 
 
 # -- partitions that come and go
@@ -421,8 +423,7 @@ async def test_a_partition_that_is_gone_for_good_is_forgotten() -> None:
             await eventually(lambda: len(worker.published) == 40)
             worker.revoke(sampler, frozenset(range(4)))
             worker.assign(sampler, frozenset({0}))
-            await eventually(lambda: not sampler._dropped)
-            assert not sampler._lanes["crm"].schedule._dropped
+            await eventually(lambda: not sampler._dropped and not sampler._lanes["crm"].schedule._dropped)
 
 
 async def test_revocation_while_the_heads_are_read_is_no_error() -> None:
@@ -449,7 +450,7 @@ async def test_a_partition_that_is_not_there_yet_keeps_no_other_from_being_read(
             sampler.on_assigned(frozenset(range(4)))
             mine = {key for key in keys("crm", 40) if worker.partition_of(key) in worker.owned}
             await eventually(lambda: {one.resource for one in worker.published} == mine)
-        assert sampler._owned == {1, 3}
+            await eventually(lambda: sampler._owned == {1, 3})
 
 
 async def test_what_changes_while_the_heads_are_read_counts_more_than_its_head() -> None:

@@ -32,6 +32,8 @@ from tests.sampler.worker import (
 )
 
 CALM = Timing(settle_s=0.2, sample_every_s=4)
+NEVER = Timing(sample_every_s=1e9)
+"""Within a test, that is: of an hour, some resource's moment may come during it."""
 SCANNING = with_limits(scan_every_s=1)
 
 
@@ -78,9 +80,7 @@ async def test_a_scan_that_fails_is_a_failed_read(mood: Mood, end: str) -> None:
         server.mood = mood
         worker = FakeWorker(dict.fromkeys(keys("crm", 50), QUIET))
         settings = with_limits(scan_every_s=0.4, timeout_s=0.3)
-        sampler = sampler_of(
-            {"crm": ListingTarget("crm", server.url)}, timing=Timing(sample_every_s=3_600), settings=settings
-        )
+        sampler = sampler_of({"crm": ListingTarget("crm", server.url)}, timing=NEVER, settings=settings)
         async with running(sampler, worker):
             await eventually(lambda: metric(sampler, "scans_total", target="crm", end=end) >= 3)
             await eventually(lambda: metric(sampler, "breaker_state", target="crm", state="open") == 1)
@@ -92,9 +92,7 @@ async def test_two_answers_in_a_page_are_none() -> None:
     async with RecordServer(records(20)) as server:
         server.mood = "duplicate"
         worker = FakeWorker(dict.fromkeys(keys("crm", 20), QUIET))
-        sampler = sampler_of(
-            {"crm": ListingTarget("crm", server.url)}, timing=Timing(sample_every_s=3_600), settings=SCANNING
-        )
+        sampler = sampler_of({"crm": ListingTarget("crm", server.url)}, timing=NEVER, settings=SCANNING)
         async with running(sampler, worker):
             await eventually(lambda: metric(sampler, "scans_total", target="crm", end="complete") >= 2)
         assert True not in kinds(worker.published)
@@ -107,9 +105,7 @@ async def test_a_target_whose_pages_never_end_keeps_scans_within_their_period() 
             return ScanPage(observations=[], cursor="more")
 
     worker = FakeWorker(dict.fromkeys(keys("crm", 5), QUIET))
-    sampler = sampler_of(
-        {"crm": Endless("crm", "http://127.0.0.1:9")}, timing=Timing(sample_every_s=3_600), settings=SCANNING
-    )
+    sampler = sampler_of({"crm": Endless("crm", "http://127.0.0.1:9")}, timing=NEVER, settings=SCANNING)
     async with running(sampler, worker):
         await eventually(lambda: metric(sampler, "scans_total", target="crm", end="late") >= 2)
 
@@ -119,9 +115,7 @@ async def test_scans_keep_to_the_rate() -> None:
         server.page_size = 30
         worker = FakeWorker(dict.fromkeys(keys("crm", 300), QUIET))
         settings = with_limits(scan_every_s=0.5, reads_per_s=100, burst=10)
-        sampler = sampler_of(
-            {"crm": ListingTarget("crm", server.url)}, timing=Timing(sample_every_s=3_600), settings=settings
-        )
+        sampler = sampler_of({"crm": ListingTarget("crm", server.url)}, timing=NEVER, settings=settings)
         async with running(sampler, worker):
             await eventually(lambda: server.pages >= 1)
             began, pages = time.monotonic(), server.pages
@@ -140,10 +134,11 @@ async def test_a_target_that_cant_be_scanned_is_read_all_the_same(caplog: pytest
 
 async def test_an_older_answer_never_follows_a_newer_one() -> None:
     """A page that was asked for before a read, and comes after it."""
-    release = asyncio.Event()
+    begun, release = asyncio.Event(), asyncio.Event()
 
     class Late(ListingTarget):
         async def scan(self, cursor: str | None) -> ScanPage:
+            begun.set()
             await release.wait()
             old = Observation(resource="crm/record/1", exists=True, fields={"value": "old"})
             return ScanPage(observations=[old])
@@ -154,7 +149,7 @@ async def test_an_older_answer_never_follows_a_newer_one() -> None:
     worker = FakeWorker({"crm/record/1": QUIET})
     sampler = sampler_of({"crm": Late("crm", "http://127.0.0.1:9")}, timing=CALM, settings=SCANNING)
     async with running(sampler, worker):
-        await asyncio.sleep(1.2)  # a scan has begun
+        await begun.wait()
         worker.change(sampler, "crm/record/1", SamplingNeeds(open_drift="d"))
         await eventually(lambda: len(worker.published) >= 2)
         worker.change(sampler, "crm/record/1", QUIET)
