@@ -28,7 +28,7 @@ from tests.support.ports import free_port
 from tests.support.processes import ServerProcess
 
 CODEC = Codec.packaged()
-_READ_WITHIN_S = 40.0
+_READ_WITHIN_S = 60.0
 
 R = TypeVar("R", bound=Record)
 
@@ -83,7 +83,7 @@ def read_raw(bootstrap: str, topic: str, *, until: Callable[[list[KafkaMessage]]
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
         messages: list[KafkaMessage] = []
         end = time.monotonic() + _READ_WITHIN_S

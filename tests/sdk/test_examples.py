@@ -137,7 +137,7 @@ def test_the_broker(tmp_path: Path) -> None:
         )
         assert "told: 3 actions" in done.stdout
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         if process.poll() is None:
             process.kill()

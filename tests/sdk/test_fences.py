@@ -10,11 +10,19 @@ import time
 import pytest
 import redis
 
+from reconciler.sdk import fences
 from reconciler.sdk.fences import AsyncRedisFence, RedisFence
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fences wait for an answer: where Redis is slow, they would say that nothing is fenced."""
+    monkeypatch.setattr(fences, "_TIMEOUT_S", 30.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_fence_stands_until_it_is_lifted(redis_server: RedisServer) -> None:
     fence = RedisFence(redis_server.url)
     assert fence.is_fenced("run-7") is None
@@ -28,6 +36,7 @@ def test_a_fence_stands_until_it_is_lifted(redis_server: RedisServer) -> None:
     fence.close()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_both_kinds_see_the_same_fences(redis_server: RedisServer) -> None:
     fence, other = AsyncRedisFence(redis_server.url), RedisFence(redis_server.url)
     await fence.fence("run-7", "ärgerlich")

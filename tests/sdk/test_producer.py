@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from reconciler.sdk import (
     SpoolError,
     SpoolFullError,
 )
+from reconciler.sdk.delivery import Fate
 from reconciler.sdk.spool import Message, Spool
 from reconciler.sdk.tracing import TRACEPARENT_HEADER
 from reconciler.targets.memory import MemoryTarget
@@ -349,9 +350,9 @@ def test_a_refused_event_in_the_spool_does_not_hold_up_the_others(setup: Setup, 
     spool.close()
     producer = Producer(setup.settings(spool_folder=tmp_path, spool_retry_s=0.1))
     step(producer, 1)
-    assert wait_until((tmp_path / "set-aside").exists, deadline_s=20, what="the event is set aside")
+    assert wait_until((tmp_path / "set-aside").exists, deadline_s=60, what="the event is set aside")
     with pytest.raises(DeliveryError, match="refused 1 spooled") as caught:
-        wait_until(lambda: producer.drain(5) and producer.flush(), deadline_s=20, what="the others are sent")
+        wait_until(lambda: producer.drain(5) and producer.flush(), deadline_s=60, what="the others are sent")
     assert [each.key for each in caught.value.undelivered] == [b"crm/contact/1"]
     producer.close()
     assert steps_told(setup, 1) == [1]
@@ -363,7 +364,7 @@ def test_a_client_that_fails_for_good_is_replaced(setup: Setup, tmp_path: Path) 
         delivery = producer._delivery
         old = delivery._client
         delivery._on_error(KafkaError(KafkaError._FATAL, "as if", fatal=True))
-        wait_until(lambda: delivery._client is not old, deadline_s=20, what="a new client")
+        wait_until(lambda: delivery._client is not old, deadline_s=60, what="a new client")
         step(producer, 1)
         assert producer.drain(30)
     assert steps_told(setup, 2) == [0, 1]
@@ -374,7 +375,7 @@ def test_if_the_delivering_thread_ends_everybody_is_told(setup: Setup, tmp_path:
     delivery = producer._delivery
     delivery._replay = None  # type: ignore[assignment,method-assign]  # a broken invariant, of whatever kind
     with caplog.at_level(logging.CRITICAL):
-        wait_until(lambda: delivery._broken is not None, deadline_s=20, what="the thread ends")
+        wait_until(lambda: delivery._broken is not None, deadline_s=60, what="the thread ends")
     with pytest.raises(DeliveryError, match="thread"):
         step(producer, 0)
     producer.close()
@@ -431,12 +432,23 @@ async def test_a_cancelled_step_has_failed_and_is_still_told(setup: Setup) -> No
     assert stages(setup.actions(2)) == ["initiated", "failed"]
 
 
-async def test_an_event_on_its_way_survives_a_cancellation(silent_broker: SilentBroker) -> None:
+async def test_an_event_on_its_way_survives_a_cancellation(
+    silent_broker: SilentBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setup = Setup(silent_broker.bootstrap)
     producer = AsyncProducer(setup.settings(delivery_timeout_s=3))
     silent_broker.fall_silent()
+    send, taken = producer._delivery.send, threading.Event()
+
+    def noted(message: Message, *, closing: bool = False) -> Future[Fate]:
+        try:
+            return send(message, closing=closing)
+        finally:
+            taken.set()
+
+    monkeypatch.setattr(producer._delivery, "send", noted)
     task = asyncio.create_task(producer.action(RESOURCE, run_id="r", step_id="1").__aenter__())
-    await asyncio.sleep(0.3)
+    assert await asyncio.to_thread(taken.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -463,7 +475,7 @@ async def test_the_loop_turns_while_an_event_waits(silent_broker: SilentBroker) 
         async with producer.action(RESOURCE, run_id="r", step_id="1"):
             pass
         turning.cancel()
-    assert turns > 20
+    assert turns > 5, "a loop that is held up for the second takes one turn"
 
 
 def step(producer: Producer, number: int) -> None:
