@@ -30,7 +30,7 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 
 _numbers = itertools.count(1)
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 few = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -293,7 +293,7 @@ async def test_what_a_column_cannot_hold_is_refused(store: ColumnStore, path: st
 
 
 async def test_a_locked_row_is_transient(postgresql_dsn: str) -> None:
-    store = ColumnStore(postgresql_dsn, tables.COLUMNS, await opened_hands(postgresql_dsn), timeout_s=0.2)
+    store = ColumnStore(postgresql_dsn, tables.COLUMNS, await opened_hands(postgresql_dsn), timeout_s=2)
     await store.put("1", store.whole({"name": "a"}))
     one = command("1", set_("/name", "b", "a"))
     await store.target.observe([key("1")])
@@ -321,7 +321,7 @@ async def test_an_edit_that_comes_in_between_is_seen(store: ColumnStore) -> None
 
 
 async def _waiting_for_a_lock(store: ColumnStore) -> None:
-    for _ in range(1_000):
+    for _ in range(6_000):
         if await store.read("SELECT 1 FROM pg_locks WHERE NOT granted"):
             return
         await asyncio.sleep(0.01)
