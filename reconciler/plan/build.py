@@ -401,22 +401,9 @@ class _Planning:
         return commands
 
     def _waves(self, commands: Mapping[str, Command]) -> tuple[list[list[Command]], list[list[str]]]:
-        vertices_of: dict[str, list[str]] = {}
-        latest: dict[str, tuple[int, int]] = {}
         after: dict[str, set[str]] = {}
-        for name in sorted(self._live()):
-            order = self._estate.operations[name].order
-            for history, entry in self._estate.entries_of(name):
-                is_effect = entry.action.operation == "effect"
-                if not is_effect and self._undos[history.resource].is_kept:
-                    continue  # nothing happens to it, so nothing waits for it
-                vertex = _effect_vertex(history.resource, entry.number) if is_effect else history.resource
-                vertices_of.setdefault(name, []).append(vertex)
-                latest[vertex] = max(order, latest.get(vertex, order))
-                if is_effect and history.resource in self._undos:
-                    last = max(self._undos[history.resource].numbers)
-                    first, second = (vertex, history.resource) if entry.number > last else (history.resource, vertex)
-                    after.setdefault(first, set()).add(second)
+        vertices_of, latest = self._vertices()
+        self._order_effects(after)
         for name, vertices in vertices_of.items():
             for action in self._estate.operations[name].actions:
                 for needed in action.depends_on:
@@ -433,6 +420,40 @@ class _Planning:
         return [wave for wave in ordered if wave], [
             cycle for cycle in cycles if any(item in commands for item in cycle)
         ]
+
+    def _vertices(self) -> tuple[dict[str, set[str]], dict[str, tuple[int, int]]]:
+        """By operation, what is done about it; and by vertex, the order of the latest operation."""
+        vertices_of: dict[str, set[str]] = {}
+        latest: dict[str, tuple[int, int]] = {}
+
+        def join(name: str, vertex: str) -> None:
+            order = self._estate.operations[name].order
+            vertices_of.setdefault(name, set()).add(vertex)
+            latest[vertex] = max(order, latest.get(vertex, order))
+
+        for name in sorted(self._live()):
+            for history, entry in self._estate.entries_of(name):
+                if entry.action.operation == "effect":
+                    join(name, _effect_vertex(history.resource, entry.number))
+                elif not self._undos[history.resource].is_kept:
+                    join(name, history.resource)
+        for resource, undo in self._undos.items():
+            if not undo.is_kept:  # else nothing happens to it, so nothing waits for it
+                # What the selection itself had undone before comes back, and is undone with the rest.
+                for number in undo.numbers:
+                    join(undo.history.owner_of(number), resource)
+        return vertices_of, latest
+
+    def _order_effects(self, after: dict[str, set[str]]) -> None:
+        """Of an effect on a resource and the resource itself, what was done last is undone first."""
+        for name in self._live():
+            for history, entry in self._estate.entries_of(name):
+                undo = self._undos.get(history.resource)
+                if entry.action.operation == "effect" and undo is not None:
+                    vertex, resource = _effect_vertex(history.resource, entry.number), history.resource
+                    is_last = entry.number > max(undo.numbers)
+                    first, second = (vertex, resource) if is_last else (resource, vertex)
+                    after.setdefault(first, set()).add(second)
 
     def _order_references(self, resource: str, undo: ResourceUndo, after: dict[str, set[str]]) -> None:
         """A resource that refers to another goes first, unless the other must be made before it can be referred to."""

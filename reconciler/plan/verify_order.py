@@ -68,6 +68,11 @@ class _Order:
                 of_operation.setdefault(name, []).append(index)
             if step.action_id is None:
                 of_resource[step.resource] = index
+        for name in self._undone:
+            for history, entry in self._estate.entries_of(name):
+                # A step need not name what is undone by an undo that is in force again without what the step names.
+                if entry.action.operation != "effect" and history.resource in of_resource:
+                    of_operation.setdefault(name, []).append(of_resource[history.resource])
         edges: dict[int, set[int]] = {index: set() for index in range(len(self._steps))}
         self._add_dependencies(of_operation, edges)
         self._add_effects(of_resource, edges)
