@@ -79,6 +79,11 @@ class _Look:
             for place, command in enumerate(wave)
         ]
         self._before: dict[str, Known] = {}
+        self._wanted: dict[str, Known] = {}
+        self._numbers: dict[str, frozenset[int]] = {}
+        for step in planned.steps:
+            if step.action_id is None:
+                self._numbers[step.resource] = self._numbers.get(step.resource, frozenset()).union(step.numbers)
         self._undone_then: dict[str, set[int]] = {}
         self._conflicts: dict[str, list[tuple[Tokens, PlannedConflict]]] = {}
         for item in self._plan.conflicts:
@@ -97,7 +102,8 @@ class _Look:
             undone = {step.resource: step for step in self._steps if step.action_id is None}
             for resource, step in sorted(undone.items()):
                 yield from self._resource(resource, step, after)
-            yield from order_faults(self._plan, self._steps, self._estate, self._observed, after)
+            put_away = {resource for resource in undone if self._is_put_away(resource, after)}
+            yield from order_faults(self._plan, self._steps, self._estate, self._observed, after, put_away)
 
     # -- what the plan says of itself
 
@@ -212,13 +218,7 @@ class _Look:
         undid it, was undone itself by what the step names, and is in force again without that."""
         resource = history.resource
         if resource not in self._undone_then:
-            numbers = {
-                number
-                for step in self._steps
-                if step.resource == resource and step.action_id is None
-                for number in step.numbers
-            }
-            self._undone_then[resource] = undone_of(history.entries, numbers)
+            self._undone_then[resource] = undone_of(history.entries, self._numbers.get(resource, frozenset()))
         return entry.number in self._undone_then[resource]
 
     def _may_stay(self, history: ResourceHistory) -> bool:
@@ -316,6 +316,21 @@ class _Look:
         rule = self._estate.histories[resource].contract.undo.create
         return [tokens_of(path) for path in rule.set] if rule.by == "archive" else []
 
+    def _is_put_away(self, resource: str, after: Mapping[str, Json | Absent]) -> bool:
+        """Whether it would be gone without the work, and is archived instead."""
+        rule = self._estate.histories[resource].contract.undo.create
+        then = after.get(resource, self._actual(resource))
+        return (
+            rule.by == "archive"
+            and then is not ABSENT
+            and self._expected_then(resource) is ABSENT
+            and all(same(value_at(then, tokens_of(path)), value) for path, value in rule.set.items())
+        )
+
+    def _actual(self, resource: str) -> Json | Absent:
+        seen = self._observed.get(resource)
+        return seen.fields if seen is not None and seen.exists else ABSENT
+
     def _is_decided(self, resource: str, place: Tokens) -> bool:
         return any(
             item.resolution in ("expected", "merged") and _overlap(place, tokens)
@@ -330,6 +345,13 @@ class _Look:
             self._before[history.resource] = self._without(history, frozenset())
         return self._before[history.resource]
 
+    def _expected_then(self, resource: str) -> Known:
+        """What is expected without what its step undoes."""
+        if resource not in self._wanted:
+            history = self._estate.histories[resource]
+            self._wanted[resource] = self._without(history, self._numbers[resource])
+        return self._wanted[resource]
+
     def _without(self, history: ResourceHistory, numbers: frozenset[int]) -> Known:
         return replayed(history.entries, undone_of(history.entries, numbers), base_in(history.base.tree))
 
@@ -339,7 +361,7 @@ class _Look:
         """What is there in the end is what would be there without the undone writes, wherever these made a difference."""
         history, seen = self._estate.histories[resource], self._observed.get(resource)
         before = self._expected(history)
-        wanted = self._without(history, frozenset(step.numbers))
+        wanted = self._expected_then(resource)
         if step.is_held:
             if not any(item.resolution == "manual" for _, item in self._conflicts.get(resource, ())):
                 yield f"steps of {resource}", "it is held, and no conflict says why"

@@ -21,9 +21,11 @@ def order_faults(
     estate: Estate,
     observed: Mapping[str, Observation],
     after: Mapping[str, Json | Absent],
+    put_away: AbstractSet[str],
 ) -> Faults:
-    """Faults in the order, by rules 7 and 8."""
-    look = _Order(plan, steps, estate, observed, after)
+    """Faults in the order, by rules 7 and 8. ``after``: what commands leave; ``put_away``: what is archived where it would go,
+    so that nobody minds what it refers to then."""
+    look = _Order(plan, steps, estate, observed, after, put_away)
     yield from look.waves()
     yield from look.dependants()
 
@@ -36,11 +38,13 @@ class _Order:
         estate: Estate,
         observed: Mapping[str, Observation],
         after: Mapping[str, Json | Absent],
+        put_away: AbstractSet[str],
     ) -> None:
         self._steps = steps
         self._estate = estate
         self._observed = observed
         self._after = after
+        self._put_away = put_away
         self._undone = frozenset(plan.operations)
 
     # -- waves
@@ -98,7 +102,7 @@ class _Order:
     def _add_references(self, of_resource: Mapping[str, int], edges: dict[int, set[int]]) -> None:
         for resource, index in of_resource.items():
             now, then = self._references(resource, self._actual), self._references(resource, self._then)
-            if self._is_put_away(resource):
+            if resource in self._put_away:
                 then = frozenset()
             for key in now | then:
                 other = of_resource.get(key)
@@ -126,7 +130,7 @@ class _Order:
         if not going:
             return
         for resource in sorted(self._estate.histories.keys() | self._observed.keys()):
-            if resource in going or self._is_put_away(resource):
+            if resource in going or resource in self._put_away:
                 continue
             for key in sorted(self._references(resource, self._then) & going):
                 if not any(self._is_orphaning(name) for name in self._creators(key)):
@@ -139,11 +143,6 @@ class _Order:
             if step.resource == resource and step.action_id is None
             for name in step.operations
         ]
-
-    def _is_put_away(self, resource: str) -> bool:
-        """Whether it is archived: nobody minds what an archived resource refers to."""
-        history = self._estate.histories.get(resource)
-        return history is not None and resource in self._after and history.contract.undo.create.by == "archive"
 
     def _is_orphaning(self, name: str) -> bool:
         actions = self._estate.operations[name].actions
