@@ -72,8 +72,14 @@ def known_at(node: Known, tokens: Tokens) -> Known:
     return node
 
 
-def replayed(entries: Iterable[Entry], undone: AbstractSet[int], start: Known = UNKNOWN) -> Known:
-    """What is expected after all entries but those undone: the base first, then everybody's writes in their order."""
+def replayed(
+    entries: Iterable[Entry],
+    undone: AbstractSet[int],
+    start: Known = UNKNOWN,
+    bare: AbstractSet[Tokens] = frozenset(),
+) -> Known:
+    """What is expected after all entries but those undone: the base first, then everybody's writes in their order. ``bare``:
+    places at which a write makes no object of what stands above them."""
     entries = list(entries)
     found_out: Known = UNKNOWN
     for entry in entries:
@@ -81,11 +87,19 @@ def replayed(entries: Iterable[Entry], undone: AbstractSet[int], start: Known = 
     root = _over(start, found_out)
     for entry in entries:
         for tokens, value in entry.external_writes():
-            root = _put(root, tokens, known(value))
+            root = _written(root, tokens, value, bare)
         if entry.number not in undone:
             for tokens, value in entry.writes():
-                root = _put(root, tokens, known(value))
+                root = _written(root, tokens, value, bare)
     return root
+
+
+def _written(root: Known, tokens: Tokens, value: Json | Absent, bare: AbstractSet[Tokens]) -> Known:
+    if tokens in bare:
+        above = known_at(root, tokens[:-1])
+        if above is not UNKNOWN and type(above) is not Tree:
+            return root
+    return _put(root, tokens, known(value))
 
 
 def _over(upper: Known, lower: Known) -> Known:

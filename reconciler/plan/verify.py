@@ -79,7 +79,7 @@ class _Look:
             for place, command in enumerate(wave)
         ]
         self._before: dict[str, Known] = {}
-        self._wanted: dict[str, Known] = {}
+        self._wanted: dict[str, tuple[Known, ...]] = {}
         self._numbers: dict[str, frozenset[int]] = {}
         for step in planned.steps:
             if step.action_id is None:
@@ -323,7 +323,7 @@ class _Look:
         return (
             rule.by == "archive"
             and then is not ABSENT
-            and self._expected_then(resource) is ABSENT
+            and any(state is ABSENT for state in self._expected_then(resource))
             and all(same(value_at(then, tokens_of(path)), value) for path, value in rule.set.items())
         )
 
@@ -345,33 +345,43 @@ class _Look:
             self._before[history.resource] = self._without(history, frozenset())
         return self._before[history.resource]
 
-    def _expected_then(self, resource: str) -> Known:
-        """What is expected without what its step undoes."""
+    def _expected_then(self, resource: str) -> tuple[Known, ...]:
+        """What is expected without what its step undoes. Where values are written in steps, two states: what is left of a step
+        without others may be nothing, and then it makes no object to stand in either."""
         if resource not in self._wanted:
-            history = self._estate.histories[resource]
-            self._wanted[resource] = self._without(history, self._numbers[resource])
+            history, numbers = self._estate.histories[resource], self._numbers[resource]
+            bare = frozenset(tokens_of(path) for path, kind in history.contract.kinds.items() if kind in STEPPED)
+            states = [self._without(history, numbers)]
+            if bare:
+                states.append(self._without(history, numbers, bare))
+            self._wanted[resource] = tuple(states)
         return self._wanted[resource]
 
-    def _without(self, history: ResourceHistory, numbers: frozenset[int]) -> Known:
-        return replayed(history.entries, undone_of(history.entries, numbers), base_in(history.base.tree))
+    def _without(
+        self, history: ResourceHistory, numbers: frozenset[int], bare: frozenset[Tokens] = frozenset()
+    ) -> Known:
+        return replayed(history.entries, undone_of(history.entries, numbers), base_in(history.base.tree), bare)
 
     def _resource(
         self, resource: str, step: PlannedStep, after: Mapping[str, Json | Absent]
     ) -> Iterator[tuple[str, str]]:
         """What is there in the end is what would be there without the undone writes, wherever these made a difference."""
-        history, seen = self._estate.histories[resource], self._observed.get(resource)
-        before = self._expected(history)
-        wanted = self._expected_then(resource)
         if step.is_held:
             if not any(item.resolution == "manual" for _, item in self._conflicts.get(resource, ())):
                 yield f"steps of {resource}", "it is held, and no conflict says why"
             return
-        places = list(_differing((), before, wanted))
+        found = [list(self._result(resource, wanted, after)) for wanted in self._expected_then(resource)]
+        if all(found):
+            yield from found[0]
+
+    def _result(self, resource: str, wanted: Known, after: Mapping[str, Json | Absent]) -> Iterator[tuple[str, str]]:
+        history, seen = self._estate.histories[resource], self._observed.get(resource)
+        places = list(_differing((), self._expected(history), wanted))
         if seen is None or seen.exists is None:
             if places:
                 yield f"steps of {resource}", "nobody knows what it holds"
             return
-        actual: Json | Absent = seen.fields if seen.exists else ABSENT
+        actual = self._actual(resource)
         then = after.get(resource, actual)
         if self._archiving(resource) and wanted is ABSENT:
             return
