@@ -183,7 +183,11 @@ class ResourceHistory:
 
     def without(self, numbers: AbstractSet[int]) -> Node:
         """The expected state, were these entries undone as well. Undoing a reversal puts back what it undid."""
-        return without(self.entries, undone_of(self.entries, numbers), self.contract, self.base.tree)
+        return without(self.entries, self.undone_with(numbers), self.contract, self.base.tree)
+
+    def undone_with(self, numbers: AbstractSet[int]) -> set[int]:
+        """All entries that would be undone, were these undone as well."""
+        return undone_of(self.entries, numbers)
 
     def written_by(self, number: int) -> list[Entry]:
         """The entries whose writes an undo of this one takes away, or, where it is a reversal, puts back: in their order."""

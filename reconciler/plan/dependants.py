@@ -11,7 +11,7 @@ import msgspec
 from reconciler.history.resource import ResourceHistory
 from reconciler.history.tree import known_value, node_at
 from reconciler.plan.estate import Estate
-from reconciler.plan.undo import ResourceUndo, fragments
+from reconciler.plan.undo import ResourceUndo, fragments, removers, unmade
 from reconciler.plan.wording import Wording
 from reconciler.records import Observation
 from reconciler.values.json_value import ABSENT, Absent, Json
@@ -69,22 +69,18 @@ def _later_on_created(undos: Mapping[str, ResourceUndo], words: Wording) -> Iter
         if history.contract.undo.create.by == "keep":
             continue
         for number in sorted(undo.numbers):
-            created = history.entry(number)
-            if created.action.operation != "create" or created.is_reversal:
-                continue
-            for entry in history.after(number):
-                if entry.is_reversal or entry.is_adoption:
-                    continue
-                if entry.number not in undo.numbers and entry.number not in history.undone:
+            for created in unmade(undo, number):
+                for entry in history.after(created.number):
+                    if entry.is_reversal or entry.is_adoption or entry.number in undo.undone:
+                        continue
                     sentence = f"{words.step(entry.operation_id)} later changed {words.record(history.resource)}, which it made"
-                    yield Dependant(created.operation_id, entry.operation_id, sentence)
+                    yield Dependant(history.owner_of(number), entry.operation_id, sentence)
 
 
 def _fragments(undos: Mapping[str, ResourceUndo], words: Wording) -> Iterator[Dependant]:
     for undo in undos.values():
         for number, later, place in fragments(undo):
-            cause = undo.history.entry(number)
-            if place == () and cause.action.operation == "create" and not cause.is_reversal:
+            if place == () and unmade(undo, number):
                 continue  # said as a later operation on a created resource
             first, second = undo.history.owner_of(number), undo.history.owner_of(later)
             inside = words.place(undo.history.resource, path_of(place))
@@ -113,11 +109,8 @@ def _references(
                 continue
             by = _writer(estate, undone, resource, path)
             sentence = f"{words.record(resource)} refers to {words.record(value)} ({words.field(resource, path)})"
-            for number in sorted(going[value].numbers):
-                entry = going[value].history.entry(number)
-                gone_by = "delete" if entry.is_reversal else "create"
-                if any(item.action.operation == gone_by for item in going[value].history.written_by(number)):
-                    yield Dependant(entry.operation_id, by, sentence)
+            for number in removers(going[value]):
+                yield Dependant(going[value].history.owner_of(number), by, sentence)
 
 
 def _writer(estate: Estate, undone: AbstractSet[str], resource: str, path: str) -> str | None:

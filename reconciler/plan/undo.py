@@ -23,6 +23,8 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
 
     history: ResourceHistory
     numbers: frozenset[int]
+    undone: frozenset[int]
+    """All entries that are undone then. An undo that is undone takes away what it had put back, and the other way round."""
     before: Node
     after: Node
     observed: Observation | None
@@ -37,6 +39,10 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
     def is_needed(self) -> bool:
         """Whether the undo changes what is expected."""
         return not equal(self.before, self.after)
+
+    def changes(self, entry: Entry) -> bool:
+        """Whether the writes of an entry go, or come back."""
+        return (entry.number in self.undone) is not (entry.number in self.history.undone)
 
     @property
     def is_undecided(self) -> bool:
@@ -94,6 +100,7 @@ def undo_resource(
     return ResourceUndo(
         history=history,
         numbers=frozenset(numbers),
+        undone=frozenset(history.undone_with(numbers)),
         before=before,
         after=after,
         observed=observed,
@@ -185,15 +192,35 @@ def _ends(node: Node, tokens: Tokens) -> list[tuple[Tokens, Leaf | Gone | Object
     return [(tokens, node)] if isinstance(node, Leaf | Gone) else []
 
 
+def unmade(undo: ResourceUndo, number: int) -> list[Entry]:
+    """The creates that are undone with an undone entry: it is one, or it is an undo that had put one back."""
+    written = undo.history.written_by(number)
+    return [entry for entry in written if entry.action.operation == "create" and entry.number in undo.undone]
+
+
+def removers(undo: ResourceUndo) -> list[int]:
+    """The undone entries because of which a resource goes: with them a create is undone, or a delete is in force again. Where
+    none does that, what made the resource was no create, and each of them may be the cause."""
+    found = [number for number in sorted(undo.numbers) if unmade(undo, number) or _deletes_again(undo, number)]
+    return found or sorted(undo.numbers)
+
+
+def _deletes_again(undo: ResourceUndo, number: int) -> bool:
+    written = undo.history.written_by(number)
+    return any(entry.action.operation == "delete" and entry.number not in undo.undone for entry in written)
+
+
 def fragments(undo: ResourceUndo) -> list[tuple[int, int, Tokens]]:
     """Objects that an undone entry brought into being and of which later writes of other operations would leave a
     fragment: the undone entry, the later one, the place of the object. Members of a `map` stand on their own. Putting back
     a write that took an object away does the same."""
     found: list[tuple[int, int, Tokens]] = []
-    causes = {number: number for number in undo.numbers}
-    for number in sorted(undo.numbers):
-        if undo.history.entry(number).is_reversal:
-            causes |= {entry.number: number for entry in undo.history.written_by(number)}
+    causes = {
+        entry.number: number
+        for number in sorted(undo.numbers)
+        for entry in undo.history.written_by(number)
+        if undo.changes(entry)
+    }
     _find_fragments(undo, causes, undo.before, undo.after, (), found)
     return found
 
@@ -227,8 +254,9 @@ def _taken_by(undo: ResourceUndo, causes: Mapping[int, int], after: Object, toke
         return None
     takers = [
         number
-        for number, cause in causes.items()
-        if number != cause and any(tokens[: len(place)] == place for place, _ in undo.history.entry(number).writes())
+        for number in causes
+        if number not in undo.undone
+        and any(tokens[: len(place)] == place for place, _ in undo.history.entry(number).writes())
     ]
     return max(takers, default=None)
 
