@@ -171,15 +171,24 @@ class ResourceHistory:
 
     def numbers_of(self, *operations: str) -> set[int]:
         """The numbers of the entries that undoing some operations, all at once, undoes: of one operation, its live entries."""
+        self._look()
+        if self._reversing.isdisjoint(operations):
+            # None of them has undone anything: what is undone is what is undone anyhow.
+            return {number for name in operations for number in self._numbers.get(name, ())} - self.undone
+        return numbers_to_undo(self.entries, frozenset(operations))
+
+    def entries_by(self, operation_id: str) -> list[Entry]:
+        """What an operation did here, whether it is undone or not."""
+        self._look()
+        return [entry for entry in map(self.entry, self._numbers.get(operation_id, ())) if entry.is_selectable]
+
+    def _look(self) -> None:
+        """Looks at the entries that are new since."""
         for entry in self.entries[self._looked_at :]:
             self._numbers.setdefault(entry.operation_id, []).append(entry.number)
             if entry.is_reversal:
                 self._reversing.add(entry.operation_id)
         self._looked_at = len(self.entries)
-        if self._reversing.isdisjoint(operations):
-            # None of them has undone anything: what is undone is what is undone anyhow.
-            return {number for name in operations for number in self._numbers.get(name, ())} - self.undone
-        return numbers_to_undo(self.entries, frozenset(operations))
 
     def without(self, numbers: AbstractSet[int]) -> Node:
         """The expected state, were these entries undone as well. Undoing a reversal puts back what it undid."""

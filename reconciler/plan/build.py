@@ -209,10 +209,11 @@ class _Planning:
     def _judge_named(self) -> None:
         """Judges who names an operation in `depends_on`, and again what a block or a cascade touches: along a chain of ten
         thousand in one go."""
+        undone = {resource: undo.undone for resource, undo in self._undos.items() if not undo.is_kept}
         waiting = deque(sorted(self._live()))
         while waiting:
             name = waiting.popleft()
-            for item in named(self._estate, self._dependents, name):
+            for item in named(self._estate, self._dependents, name, undone):
                 if not self._is_live(name):
                     break
                 if item.by is None or self._is_live(item.by):

@@ -55,11 +55,17 @@ def dependents_of(estate: Estate) -> dict[str, list[str]]:
     return found
 
 
-def named(estate: Estate, dependents: Mapping[str, Sequence[str]], operation_id: str) -> Iterator[Dependant]:
-    """All that name an operation in `depends_on` and aren't undone, or haven't failed."""
+def named(
+    estate: Estate,
+    dependents: Mapping[str, Sequence[str]],
+    operation_id: str,
+    undone: Mapping[str, AbstractSet[int]],
+) -> Iterator[Dependant]:
+    """All that name an operation in `depends_on` and stand then: they aren't undone, or come back because their undo is.
+    ``undone``: as `Estate.stands` has it."""
     words = Wording(estate.contracts)
     for name in dependents.get(operation_id, ()):
-        if estate.entries_of(name) or estate.is_outcome_unknown(name):
+        if estate.stands(name, undone):
             yield Dependant(operation_id, name, f"{words.step(name)} depends on it")
 
 

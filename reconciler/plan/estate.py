@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -66,6 +67,15 @@ class Estate:
             for number in sorted(history.numbers_of(operation_id)):
                 result.append((history, history.entry(number)))
         return result
+
+    def stands(self, operation_id: str, undone: Mapping[str, AbstractSet[int]]) -> bool:
+        """Whether something that an operation did is in force, or may be because nobody said how it ended. ``undone``: the
+        entries that are undone then, of the resources of which others are than now."""
+        return self.is_outcome_unknown(operation_id) or any(
+            entry.number not in undone.get(resource, self.histories[resource].undone)
+            for resource in {action.resource for action in self.operations[operation_id].actions}
+            for entry in self.histories[resource].entries_by(operation_id)
+        )
 
     def is_outcome_unknown(self, operation_id: str) -> bool:
         """Whether an operation began, and nobody said how it ended."""

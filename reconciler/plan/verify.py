@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 
 import msgspec
@@ -80,11 +81,13 @@ class _Look:
         ]
         self._before: dict[str, Known] = {}
         self._wanted: dict[str, tuple[Known, ...]] = {}
-        self._numbers: dict[str, frozenset[int]] = {}
+        numbers: dict[str, set[int]] = {}
         for step in planned.steps:
             if step.action_id is None:
-                self._numbers[step.resource] = self._numbers.get(step.resource, frozenset()).union(step.numbers)
-        self._undone_then: dict[str, set[int]] = {}
+                numbers.setdefault(step.resource, set()).update(step.numbers)
+        self._undone_then = {
+            resource: undone_of(estate.histories[resource].entries, found) for resource, found in numbers.items()
+        }
         self._conflicts: dict[str, list[tuple[Tokens, PlannedConflict]]] = {}
         for item in self._plan.conflicts:
             self._conflicts.setdefault(item.resource, []).append((tokens_of(item.path), item))
@@ -103,7 +106,9 @@ class _Look:
             for resource, step in sorted(undone.items()):
                 yield from self._resource(resource, step, after)
             put_away = {resource for resource in undone if self._is_put_away(resource, after)}
-            yield from order_faults(self._plan, self._steps, self._estate, self._observed, after, put_away)
+            yield from order_faults(
+                self._plan, self._steps, self._estate, self._observed, after, put_away, self._undone_then
+            )
 
     # -- what the plan says of itself
 
@@ -216,10 +221,7 @@ class _Look:
     def _is_undone_then(self, history: ResourceHistory, entry: Entry) -> bool:
         """Whether an entry is undone once the resource's step is done. No step need name it: an undo outside of the selection
         undid it, was undone itself by what the step names, and is in force again without that."""
-        resource = history.resource
-        if resource not in self._undone_then:
-            self._undone_then[resource] = undone_of(history.entries, self._numbers.get(resource, frozenset()))
-        return entry.number in self._undone_then[resource]
+        return entry.number in self._undone_then.get(history.resource, ())
 
     def _may_stay(self, history: ResourceHistory) -> bool:
         """Whether a contract keeps what was created, or what was deleted away."""
@@ -342,25 +344,25 @@ class _Look:
     def _expected(self, history: ResourceHistory) -> Known:
         """What is expected now."""
         if history.resource not in self._before:
-            self._before[history.resource] = self._without(history, frozenset())
+            self._before[history.resource] = self._without(history, undone_of(history.entries))
         return self._before[history.resource]
 
     def _expected_then(self, resource: str) -> tuple[Known, ...]:
         """What is expected without what its step undoes. Where values are written in steps, two states: what is left of a step
         without others may be nothing, and then it makes no object to stand in either."""
         if resource not in self._wanted:
-            history, numbers = self._estate.histories[resource], self._numbers[resource]
+            history, undone = self._estate.histories[resource], self._undone_then[resource]
             bare = frozenset(tokens_of(path) for path, kind in history.contract.kinds.items() if kind in STEPPED)
-            states = [self._without(history, numbers)]
+            states = [self._without(history, undone)]
             if bare:
-                states.append(self._without(history, numbers, bare))
+                states.append(self._without(history, undone, bare))
             self._wanted[resource] = tuple(states)
         return self._wanted[resource]
 
     def _without(
-        self, history: ResourceHistory, numbers: frozenset[int], bare: frozenset[Tokens] = frozenset()
+        self, history: ResourceHistory, undone: AbstractSet[int], bare: AbstractSet[Tokens] = frozenset()
     ) -> Known:
-        return replayed(history.entries, undone_of(history.entries, numbers), base_in(history.base.tree), bare)
+        return replayed(history.entries, undone, base_in(history.base.tree), bare)
 
     def _resource(
         self, resource: str, step: PlannedStep, after: Mapping[str, Json | Absent]

@@ -22,10 +22,11 @@ def order_faults(
     observed: Mapping[str, Observation],
     after: Mapping[str, Json | Absent],
     put_away: AbstractSet[str],
+    undone_then: Mapping[str, AbstractSet[int]],
 ) -> Faults:
     """Faults in the order, by rules 7 and 8. ``after``: what commands leave; ``put_away``: what is archived where it would go,
-    so that nobody minds what it refers to then."""
-    look = _Order(plan, steps, estate, observed, after, put_away)
+    so that nobody minds what it refers to then; ``undone_then``: which entries are undone once a resource's step is done."""
+    look = _Order(plan, steps, estate, observed, after, put_away, undone_then)
     yield from look.waves()
     yield from look.dependants()
 
@@ -39,12 +40,14 @@ class _Order:
         observed: Mapping[str, Observation],
         after: Mapping[str, Json | Absent],
         put_away: AbstractSet[str],
+        undone_then: Mapping[str, AbstractSet[int]],
     ) -> None:
         self._steps = steps
         self._estate = estate
         self._observed = observed
         self._after = after
         self._put_away = put_away
+        self._undone_then = undone_then
         self._undone = frozenset(plan.operations)
 
     # -- waves
@@ -122,7 +125,7 @@ class _Order:
             if name in self._undone:
                 continue
             needed = {item for action in operation.actions for item in action.depends_on} & self._undone
-            if needed and (self._estate.entries_of(name) or self._estate.is_outcome_unknown(name)):
+            if needed and self._estate.stands(name, self._undone_then):
                 for item in sorted(needed):
                     if not self._is_orphaning(item):
                         yield "operations", f"{name} depends on {item}, which is undone alone"

@@ -19,10 +19,13 @@ from reconciler.contracts.model import (
     Resolver,
     Undo,
 )
+from reconciler.history.entry import Entry
 from reconciler.json_form import to_json
 from reconciler.offline import applied, planned
+from reconciler.plan.build import build
+from reconciler.plan.estate import estate_of
 from reconciler.plan.model import Plan
-from reconciler.records import Action, Actor, Observation, Resolution, RollbackRequest, Selector
+from reconciler.records import Action, Actor, Observation, Resolution, RollbackRequest, Selector, operation_of
 from reconciler.values.json_value import ABSENT, Absent, Json, canonical, same
 from tests.core.dice import Dice
 from tests.core.oracle import Place, at, obeyed, pointer, put
@@ -122,6 +125,33 @@ class Estate:
         if place[:-1] == () or isinstance(at(there, place[:-1]), dict):
             self.actual[resource] = put(there, place, ABSENT if self.dice.one_in(4) else self.value(place))
 
+    def undo(self, number: int, rules: ContractSet) -> None:
+        """A rollback undoes some of the operations, undos among them, as it plans to, and writes down what it undid."""
+        names = list(dict.fromkeys(operation_of(action) for action in self.actions))
+        request = RollbackRequest(
+            rollback_id=f"rb-{number}", select=Selector(operations=self.dice.some(names, at_least=1)[:3])
+        )
+        seen = [
+            Observation(
+                resource=resource,
+                exists=value is not ABSENT,
+                fields=value if isinstance(value, dict) else {},
+                observed_at=1_000_000_000,
+            )
+            for resource, value in self.actual.items()
+        ]
+        plan = planned(self.actions, seen, request, rules, number * 1_000_000)
+        after = applied(plan, {item.resource: item for item in seen}, [])
+        known = estate_of(self.actions, rules, seen)
+        for step in build(request, known, seen, number * 1_000_000).steps:
+            if step.is_held or step.is_behind:
+                continue
+            for entry in map(known.histories[step.resource].entry, step.numbers):
+                self.actions.append(_reversal(number, len(self.actions), entry))
+            if step.action_id is None:
+                left = after[step.resource]
+                self.actual[step.resource] = left.fields if left.exists else ABSENT
+
     def observations(self) -> list[Observation]:
         return [
             Observation(
@@ -134,6 +164,20 @@ class Estate:
             )
             for resource, value in self.actual.items()
         ]
+
+
+def _reversal(rollback: int, number: int, entry: Entry) -> Action:
+    return Action(
+        stage="reversed",
+        run_id=f"rb-{rollback}",
+        step_id="undo",
+        operation_id=entry.operation_id,
+        action_id=f"reversal-{number}",
+        occurred_at=rollback * 1_000_000,
+        resource=entry.action.resource,
+        operation=entry.action.operation,
+        reverses=entry.action.action_id,
+    )
 
 
 def contracts(dice: Dice) -> ContractSet:
@@ -222,3 +266,33 @@ def test_every_plan_stands_up_to_the_independent_look(data: st.DataObject) -> No
         left = obeyed(estate.actual[command.resource], command)
         seen = after[command.resource]
         assert same(seen.fields if seen.exists else ABSENT, left)
+
+
+@given(st.data())
+def test_plans_to_undo_undos_stand_up_to_the_independent_look(data: st.DataObject) -> None:
+    """Undos and undos of undos, in any mixture with what they undid and with what came between."""
+    dice = Dice(data.draw)
+    estate, rules = Estate(dice), contracts(dice)
+    for number in range(2 + dice.below(8)):
+        if estate.actions and dice.one_in(2):
+            estate.undo(number, rules)
+        else:
+            estate.act(number)
+        if dice.one_in(6):
+            estate.edit()
+    names = list(dict.fromkeys(operation_of(action) for action in estate.actions))
+    request = RollbackRequest(
+        rollback_id="rollback-1",
+        select=dice.pick(
+            [
+                Selector(operations=dice.some(names, at_least=1)),
+                Selector(system="sys-0"),
+                Selector(resource=RESOURCES[0], to_at=2_000_000),
+            ]
+        ),
+    )
+    observations = estate.observations()
+    plan = planned(estate.actions, observations, request, rules)  # raises FaultyPlan where a fault is found
+    refusals: list[str] = []
+    applied(plan, {item.resource: item for item in observations}, refusals)
+    assert refusals == []
