@@ -46,9 +46,57 @@ def fold(tree: Node, number: int, action: Action, contract: Contract, seen: Obse
     ``seen`` is the last observation from before the action, given only if it is young enough for the contract: it
     serves as base where the action's pre-state is unknown, and says nothing about what is known already.
     """
+    if action.operation == "update" and action.set and action.before is not None and not action.unset:
+        flat = _fold_flat(tree, number, action, action.before)
+        if flat is not None:
+            return flat
     editor = Editor(tree)
     entry = fold_into(editor, number, action, contract, seen)
     return Folded(editor.root, entry)
+
+
+def _fold_flat(  # noqa: PLR0912 - a call a field would cost what this saves
+    tree: Node, number: int, action: Action, before: dict[str, Json]
+) -> Folded | None:
+    """Folds an update that sets members of the resource itself to what is no object, where `before` speaks of these alone and
+    contradicts nothing: of flat records that is nearly every action. None where it isn't one. What it gives is what
+    `fold_into` gives, for half of the time."""
+    if type(tree) is Object:
+        members, owner, is_closed, is_made = dict(tree.members), tree.owner, tree.closed, tree.made
+    elif type(tree) is Unknown:
+        members, owner, is_closed, is_made = {}, BASE, False, False
+    else:
+        return None
+    base_set: dict[str, Json] = {}
+    base_unset: list[str] = []
+    mentioned = 0
+    for path, value in action.set.items():
+        tokens = tokens_of(path)
+        if len(tokens) != 1 or type(value) is dict:
+            return None
+        name = tokens[0]
+        node = members.get(name)
+        said = before.get(path, ABSENT)
+        if said is not ABSENT:
+            mentioned += 1
+        kind = type(node)
+        if kind is Leaf:
+            if not same(node.value, said):  # type: ignore[union-attr]
+                return None
+        elif kind is Gone or (node is None and is_closed):
+            if said is not ABSENT:
+                return None
+        elif kind is Object:
+            return None
+        elif said is ABSENT:
+            base_unset.append(path)
+        else:
+            base_set[path] = said
+        members[name] = Leaf(number, value)
+    if mentioned != len(before):
+        return None
+    facts = Facts(base_set=base_set, base_unset=base_unset) if base_set or base_unset else NO_FACTS
+    return Folded(Object(owner, is_closed, members, is_made), Entry(number=number, action=action, facts=facts))
 
 
 def fold_into(
@@ -113,14 +161,17 @@ def _fold_plain(editor: Editor, number: int, action: Action, contract: Contract)
 def _opened_places(editor: Editor, paths: Iterable[str]) -> list[tuple[str, Tokens, Object]] | None:
     """The places of paths, with the objects that hold them, opened; None where one is the resource itself, where one is
     above another, or where what holds one is no object. Holders of which nothing was known are objects since."""
-    places: list[tuple[str, Tokens]] = [(path, tokens_of(path)) for path in paths]
-    depths = {len(tokens) for _, tokens in places}
-    if 0 in depths or (len(depths) > 1 and _is_any_above(places, depths)):
-        return None
+    places = [(path, tokens_of(path)) for path in paths]
+    if len(places) > 1:
+        depths = {len(tokens) for _, tokens in places}
+        if len(depths) > 1 and _is_any_above(places, depths):
+            return None
     opened: list[tuple[str, Tokens, Object]] = []
     above: Tokens | None = None
     parent: Object | None = None
     for path, tokens in places:
+        if not tokens:
+            return None
         if tokens[:-1] != above or parent is None:
             above = tokens[:-1]
             parent = editor.open_object(above)
@@ -241,9 +292,10 @@ class _Learner:
         if type(node) is Unknown:
             self._base(tokens, value)
         elif type(node) is Object and type(value) is dict:
+            known = list(node.members)
             for name in sorted({**node.members, **({} if node.closed else value)}):
                 self._fill(member_of(node, name), (*tokens, name), value.get(name, ABSENT))
-            self._close(node, tokens)
+            self._close(node, tokens, known)
 
     def _compare(self, node: Node, tokens: Tokens, value: Json | Absent) -> None:
         if type(node) is Leaf:
@@ -254,9 +306,10 @@ class _Learner:
                 return
         elif type(node) is Object:
             if type(value) is dict:
+                known = list(node.members)
                 for name in sorted({**node.members, **value}):
                     self._compare(member_of(node, name), (*tokens, name), value.get(name, ABSENT))
-                self._close(node, tokens)
+                self._close(node, tokens, known)
                 return
         else:
             self._base(tokens, value)
@@ -278,9 +331,10 @@ class _Learner:
         else:
             self._base_set[path] = value
 
-    def _close(self, known: Object, tokens: Tokens) -> None:
-        if not known.closed:
-            self._base_closed[path_of(tokens)] = list(known.members)
+    def _close(self, node: Object, tokens: Tokens, known: list[str]) -> None:
+        """`known` are the members that were known before anything was learnt: the editor may have added to the node's own."""
+        if not node.closed:
+            self._base_closed[path_of(tokens)] = known
             self._editor.close(tokens)
 
     def _external(self, tokens: Tokens, value: Json | Absent) -> None:

@@ -11,7 +11,7 @@ undo step    undoing       undo, compensate or withdraw for a rollback
 
 from __future__ import annotations
 
-from reconciler.contracts.model import ContractSet
+from reconciler.contracts.model import Contract, ContractSet
 from reconciler.history.tree import Unknown
 from reconciler.machines.commanding import due_at, take_decision, take_outcome, take_timer
 from reconciler.machines.head import Head, decode_head, encode
@@ -54,28 +54,31 @@ class ResourceMachine:
     def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
         """The decision."""
         assert isinstance(state, Head)
-        return self._step(state, event, now, history)
-
-    def _step(self, head: Head, event: Event, now: int, history: HistoryReader) -> Stepped:
-        contract = self._contracts.for_resource(head.resource)
-        match event:
-            case Action():
-                return take_action(head, event, now, history, contract)
-            case Observation():
-                return take_observation(head, event, now, history, contract)
-            case Outcome():
-                return take_outcome(head, event, now, history, contract)
-            case Timer():
-                return take_timer(head, now, history, contract)
-            case Decision():
-                return take_decision(head, event, now, history, contract)
-            case UndoStep():
-                return take_step(head, event, now, history, contract)
+        contract = self._contracts.for_resource(state.resource)
+        if type(event) is Action:  # nearly always
+            return take_action(state, event, now, history, contract)
+        return _step(state, event, now, history, contract)
 
     def sampling_needs(self, state: object) -> SamplingNeeds:
         """What the sampler needs to know of a head."""
         assert isinstance(state, Head)
         return sampling_needs(state, self._contracts)
+
+
+def _step(head: Head, event: Event, now: int, history: HistoryReader, contract: Contract) -> Stepped:
+    match event:
+        case Action():
+            return take_action(head, event, now, history, contract)
+        case Observation():
+            return take_observation(head, event, now, history, contract)
+        case Outcome():
+            return take_outcome(head, event, now, history, contract)
+        case Timer():
+            return take_timer(head, now, history, contract)
+        case Decision():
+            return take_decision(head, event, now, history, contract)
+        case UndoStep():
+            return take_step(head, event, now, history, contract)
 
 
 def sampling_needs(head: Head, contracts: ContractSet) -> SamplingNeeds:

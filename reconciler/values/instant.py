@@ -13,6 +13,7 @@ Instant: TypeAlias = Annotated[int, msgspec.Meta(extra={"instant": True})]
 """Microseconds since 1970-01-01T00:00:00Z."""
 
 SECOND: Final = 1_000_000
+_DAY_S: Final = 86_400
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
@@ -27,7 +28,8 @@ def parse_instant(text: str) -> Instant:
         raise InputError(f"{text!r} is no instant; write it as 2026-05-03T10:00:00Z") from None
     if moment.tzinfo is None:
         raise InputError(f"{text!r} has no time zone; write it as 2026-05-03T10:00:00Z")
-    instant = (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    instant = (since.days * _DAY_S + since.seconds) * SECOND + since.microseconds
     if not _FIRST <= instant <= _LAST:
         raise InputError(f"{text!r} is outside of the years 1 to 9999 in UTC")
     return instant

@@ -33,6 +33,8 @@ MIN_INTEGER: Final = -(2**63)
 _LONG_DIGITS: Final = 19
 _LONG_NUMBER: Final = b"0" * _LONG_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_BEFORE_INTEGERS: Final = frozenset(b"-:,[ \t\r\n")
+"""What stands before an integer, if anything does."""
 
 # Without the PASSTHROUGH options orjson would write datetimes, UUIDs and dataclasses as if they were JSON.
 _CANONICAL: Final = (
@@ -66,11 +68,16 @@ def parse(text: bytes | str, levels: int = MAX_DEPTH) -> Json:
             raise ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep") from None
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise InputError(f"is not JSON: {error.msg} ({line}column {error.colno})") from None
+    check_parsed(raw, value, levels)
+    return value
+
+
+def check_parsed(raw: bytes, value: Json, levels: int = MAX_DEPTH) -> None:
+    """What `parse` checks of a text once orjson has made a value of it. Raises ValueLimitError."""
     if _may_hold_long_numbers(raw):
         _check_long_numbers(raw)
     if _may_be_deep(raw):
         _check_text_depth(value, levels)
-    return value
 
 
 def _check_text_depth(value: Json, levels: int) -> None:
@@ -91,8 +98,17 @@ def is_plain_text(raw: bytes) -> bool:
 
 
 def _may_hold_long_numbers(raw: bytes) -> bool:
-    # ten times as fast as re
-    return len(raw) >= _LONG_DIGITS and _LONG_NUMBER in raw.translate(_DIGITS_AS_ZEROS)
+    # Ten times as fast as re. Ids are long numbers too, but have a quote or a letter before them.
+    if len(raw) < _LONG_DIGITS:
+        return False
+    zeros = raw.translate(_DIGITS_AS_ZEROS)
+    at = zeros.find(_LONG_NUMBER)
+    while at >= 0:
+        if at == 0 or raw[at - 1] in _BEFORE_INTEGERS:
+            return True
+        rest = zeros[at:].lstrip(b"0")
+        at = zeros.find(_LONG_NUMBER, len(zeros) - len(rest))
+    return False
 
 
 def _may_be_deep(raw: bytes) -> bool:
@@ -176,6 +192,8 @@ def same(left: Any, right: Any) -> bool:
     kind = type(left)
     if kind is not type(right):
         return False
+    if kind is str:  # most values
+        return bool(left == right)
     if kind is dict:
         return left.keys() == right.keys() and all(same(member, right[name]) for name, member in left.items())
     if kind is list:

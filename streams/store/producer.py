@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -22,6 +22,7 @@ from streams.settings import Settings
 logger = logging.getLogger(__name__)
 
 ANY_PARTITION = -1
+_Report: TypeAlias = Callable[[KafkaError | None, Message], None]
 _RECORD_OVERHEAD_BYTES = 64 * 1024
 _QUEUE_MESSAGES = 1_000_000
 _QUEUE_KBYTES = 512 * 1024
@@ -117,7 +118,7 @@ class TransactionalProducer:
         deadline = time.monotonic() + self._timeout_s
         for item in batch.effects:
             _produce(self._producer, item, deadline)
-        _produce_changelog(self._producer, self._changelogs, batch, ends, deadline)
+        _produce_changelog(self._producer, self._changelogs, batch, ends, deadline, with_reports=False)
         # It waits for every acknowledgement, and fails if one is missing.
         self._producer.commit_transaction(self._timeout_s)
 
@@ -159,7 +160,8 @@ class PlainProducer:
         for item in batch.effects:
             _produce(self._producer, item, deadline, self._on_delivery)
         self._flush("effects")
-        _produce_changelog(self._producer, self._changelogs, batch._replace(mark=(b"", b"")), ends, deadline)
+        changelog = batch._replace(mark=(b"", b""))
+        _produce_changelog(self._producer, self._changelogs, changelog, ends, deadline, with_reports=True)
         self._flush("changelog")
         _produce_mark(self._producer, self._changelogs, batch.mark, ends, deadline)
         self._flush("mark")
@@ -207,22 +209,35 @@ class _Ends:
         return Written(self.heads + 1 if batch.heads else None, self.history + 1)
 
 
-def _produce_changelog(producer: Producer, names: _Changelogs, batch: BatchWrite, ends: _Ends, deadline: float) -> None:
-    produce, partition = producer.produce, names.partition
-    topic, report = names.heads, ends.on_head
-    for key, value in batch.heads:
+def _produce_changelog(
+    producer: Producer, names: _Changelogs, batch: BatchWrite, ends: _Ends, deadline: float, *, with_reports: bool
+) -> None:
+    """Sends heads, history and mark. Without reports only the last of each topic says where it stands, which is what costs
+    least: that all of them arrived must then be told by something else."""
+    heads, reports = batch.heads, with_reports
+    _produce_all(producer, names.heads, names.partition, heads[:-1], ends.on_head if reports else None, deadline)
+    _produce_all(producer, names.heads, names.partition, heads[-1:], ends.on_head, deadline)
+    _produce_all(
+        producer, names.history, names.partition, batch.history, ends.on_history if reports else None, deadline
+    )
+    if batch.mark[0]:
+        _produce_mark(producer, names, batch.mark, ends, deadline)
+
+
+def _produce_all(
+    producer: Producer,
+    topic: str,
+    partition: int,
+    records: Sequence[tuple[bytes, bytes | None]],
+    report: _Report | None,
+    deadline: float,
+) -> None:
+    produce = producer.produce
+    for key, value in records:
         try:
             produce(topic, value, key, partition, report)
         except BufferError:
             _produce_patiently(producer, (topic, value, key, partition, report), deadline)
-    topic, report = names.history, ends.on_history
-    for key, entry in batch.history:
-        try:
-            produce(topic, entry, key, partition, report)
-        except BufferError:
-            _produce_patiently(producer, (topic, entry, key, partition, report), deadline)
-    if batch.mark[0]:
-        _produce_mark(producer, names, batch.mark, ends, deadline)
 
 
 def _produce_mark(

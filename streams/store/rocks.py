@@ -55,6 +55,8 @@ class RocksStore(DisposableDatabase):
     def __init__(self, path: Path, identity: str, cache: Cache) -> None:
         sentence = "the store %s can't be opened (%s); it is rebuilt from the changelog"
         super().__init__(path, identity.encode(), lambda: _options(cache), sentence)
+        self._with_timer: set[bytes] | None = None
+        """The heads that want a timer; None until the first write. Nearly none does, so nearly none need be deleted."""
 
     def checkpoint(self) -> Checkpoint | None:
         value = self._database.get(_CHECKPOINT)
@@ -94,13 +96,18 @@ class RocksStore(DisposableDatabase):
             yield key[length:], value
 
     def write(self, heads: Sequence[HeadChange], entries: Sequence[EntryChange], checkpoint: Checkpoint) -> None:
+        with_timer = self._with_timer
+        if with_timer is None:
+            with_timer = self._with_timer = {key for key, _ in self.due()}
         batch = WriteBatch(raw_mode=True)
         for key, value, due_at in heads:
             batch.put(_HEAD + key, value)
-            if due_at is None:
-                batch.delete(_DUE + key)
-            else:
+            if due_at is not None:
                 batch.put(_DUE + key, _DUE_FORMAT.pack(due_at))
+                with_timer.add(key)
+            elif key in with_timer:
+                batch.delete(_DUE + key)
+                with_timer.remove(key)
         for key, entry in entries:
             if entry is None:
                 batch.delete(_ENTRY + key)
@@ -108,6 +115,10 @@ class RocksStore(DisposableDatabase):
                 batch.put(_ENTRY + key, entry)
         batch.put(_CHECKPOINT, msgspec.json.encode(checkpoint))
         self._database.write(batch)
+
+    def wipe(self) -> None:
+        super().wipe()
+        self._with_timer = None
 
     def close(self) -> None:
         self._database.close()

@@ -20,6 +20,7 @@ _EVICTED_SHARE = 10
 
 # What the envelope around a state may take: the key three times over, and offsets of some dozens of inputs.
 _ENVELOPE_BYTES = 16 * 1024
+_MOST_STATE_BYTES = MAX_STATE_BYTES - _ENVELOPE_BYTES
 
 
 class StateTooLarge(Exception):
@@ -28,8 +29,8 @@ class StateTooLarge(Exception):
 
 def check_state_size(resource: str, size: int) -> None:
     """Raises StateTooLarge for an encoded state or entry that is beyond what the changelog takes."""
-    if size > MAX_STATE_BYTES - _ENVELOPE_BYTES:
-        raise StateTooLarge(f"{size} bytes for {resource} are beyond the limit of {MAX_STATE_BYTES - _ENVELOPE_BYTES}")
+    if size > _MOST_STATE_BYTES:
+        raise StateTooLarge(f"{size} bytes for {resource} are beyond the limit of {_MOST_STATE_BYTES}")
 
 
 class Head:
@@ -109,7 +110,10 @@ class PartitionTable:
 
     def append_entry(self, key: bytes, entry_id: str, entry: bytes) -> None:
         """Adds a history entry to the batch."""
-        self._entries.setdefault(key, {})[entry_id] = entry
+        by_id = self._entries.get(key)
+        if by_id is None:
+            by_id = self._entries[key] = {}
+        by_id[entry_id] = entry
 
     def drop_entry(self, key: bytes, entry_id: str) -> None:
         """Takes a history entry away with the batch."""
@@ -117,18 +121,20 @@ class PartitionTable:
 
     def encode_changes(self) -> BatchChanges:
         """The batch, encoded: each touched head once. Raises whatever the machine's `encode` raises, and StateTooLarge."""
-        machine, encode = self._machine, self._envelope.encode
+        machine_encode, encode, due_at_of = self._machine.encode, self._envelope.encode, self._machine.due_at
         heads: list[tuple[bytes, bytes]] = []
         changes: list[HeadChange] = []
         states: dict[str, object] = {}
         for key, (head, *_) in self._touched.items():
-            state = machine.encode(head.state)
-            check_state_size(head.resource, len(state))
-            value = encode(key, head.sources, state)
-            head.due_at = machine.due_at(head.state)
+            state = head.state
+            encoded = machine_encode(state)
+            if len(encoded) > _MOST_STATE_BYTES:
+                check_state_size(head.resource, len(encoded))
+            value = encode(key, head.sources, encoded)
+            due_at = head.due_at = due_at_of(state)
             heads.append((key, value))
-            changes.append((key, value, head.due_at))
-            states[head.resource] = head.state
+            changes.append((key, value, due_at))
+            states[head.resource] = state
         entries = [
             (entry_key(key, entry_id), entry)
             for key, by_id in self._entries.items()

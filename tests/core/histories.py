@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.json_form import complete_action
 from reconciler.records import Action, operation_of
+from reconciler.values.json_value import Json
 from tests.core.dice import Dice
 
 RESOURCE = "crm/contact/42"
@@ -75,4 +76,20 @@ def wild_actions(draw: st.DrawFn, max_size: int = 8) -> list[Action]:
             if dice.one_in(6):
                 before[""] = dice.object()
         actions.append(make_action(number, operation=operation, set=set_, unset=unset, before=before))
+    return actions
+
+
+@st.composite
+def flat_updates(draw: st.DrawFn, max_size: int = 8) -> list[Action]:
+    """Updates of three members of a resource, most of which say truly what was there before."""
+    dice = Dice(draw)
+    actions: list[Action] = []
+    known: dict[str, Json] = {}
+    for number in range(1, 2 + dice.below(max_size)):
+        set_ = {path: dice.value() for path in dice.some(["/a", "/b", "/c"])}
+        before = {path: known[path] for path in set_ if path in known}
+        if dice.one_in(4):
+            before |= {path: dice.value() for path in dice.some(["/a", "/b", "/d"])}
+        known |= set_
+        actions.append(make_action(number, set=set_, before=before))
     return actions

@@ -7,13 +7,15 @@ from hypothesis import strategies as st
 
 from reconciler.contracts.model import DEFAULT_CONTRACT
 from reconciler.history.entry import numbers_to_undo
+from reconciler.history.fold import fold
 from reconciler.history.replay import History, Known, State, Value, look
 from reconciler.history.resource import ResourceHistory, collapse
-from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal
+from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal, leaves
 from reconciler.history.undo import without
 from reconciler.records import Action, operation_of
+from reconciler.values.json_value import Json, same
 from reconciler.values.pointer import Tokens
-from tests.core.histories import RESOURCE, logs_with_undos, make_reversal, wild_actions
+from tests.core.histories import RESOURCE, flat_updates, logs_with_undos, make_reversal, wild_actions
 
 
 def tree_of(state: State, place: Tokens = ()) -> Node:
@@ -42,6 +44,22 @@ def both(actions: list[Action]) -> tuple[ResourceHistory, History]:
 def test_fold_is_the_replay(actions: list[Action]) -> None:
     history, replay = both(actions)
     assert equal(history.tree, tree_of(replay.now))
+
+
+@given(st.one_of(wild_actions(), flat_updates()))
+def test_folding_one_action_into_a_tree_is_folding_it_into_a_history(actions: list[Action]) -> None:
+    history = ResourceHistory(RESOURCE, DEFAULT_CONTRACT)
+    tree: Node = UNKNOWN
+    for number, action in enumerate(actions, 1):
+        history.take(action)
+        tree, entry = fold(tree, number, action, DEFAULT_CONTRACT)
+        assert tree == history.tree
+        assert entry == history.entries[-1]
+        assert [same(*pair) for pair in zip(values_in(tree), values_in(history.tree), strict=True)].count(False) == 0
+
+
+def values_in(tree: Node) -> list[Json]:
+    return [leaf.value for _, leaf in leaves(tree) if type(leaf) is Leaf]
 
 
 @given(wild_actions(), st.data())

@@ -79,10 +79,12 @@ def _arrange_pause(data_dir: Path) -> None:
 
     original = producer._produce_changelog
 
-    def produce_changelog(client: Any, names: Any, batch: Any, ends: Any, deadline: float) -> None:
+    def produce_changelog(
+        client: Any, names: Any, batch: Any, ends: Any, deadline: float, *, with_reports: bool
+    ) -> None:
         state["batches"] += 1
         maybe_pause("between-effects-and-changelog", names.partition)
-        original(client, names, batch, ends, max(deadline, time.monotonic() + 20))
+        original(client, names, batch, ends, max(deadline, time.monotonic() + 20), with_reports=with_reports)
         maybe_pause("before-commit", names.partition)
 
     producer._produce_changelog = produce_changelog  # type: ignore[assignment]

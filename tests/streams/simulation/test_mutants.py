@@ -145,10 +145,11 @@ def _zealous(contract: Contract) -> Contract:
 class Blind(ResourceMachine):
     """Sees no drift."""
 
-    def _step(self, head: Head, event: Event, now: int, history: HistoryReader) -> Any:
+    def step(self, state: object, event: Event, now: int, history: HistoryReader) -> Any:
         if isinstance(event, Observation):
-            return msgspec.structs.replace(head, observed_at=max(event.observed_at or 0, head.observed_at or 0)), ()
-        return super()._step(head, event, now, history)
+            assert isinstance(state, Head)
+            return msgspec.structs.replace(state, observed_at=max(event.observed_at or 0, state.observed_at or 0)), ()
+        return super().step(state, event, now, history)
 
 
 @pytest.mark.parametrize(
