@@ -32,11 +32,11 @@ from tests.support.registry import SchemaRegistry
 from tests.support.waiting import wait_until_async
 
 # Two servers on Java and four processes of ours come up within the set-up of the first test.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 _PROGRAM = Path(sys.executable).with_name("reconciler")
-_READY_WITHIN_S = 90.0
-_CORRECTED_WITHIN_S = 60.0
+_READY_WITHIN_S = 150.0
+_CORRECTED_WITHIN_S = 120.0
 
 
 class Estate:

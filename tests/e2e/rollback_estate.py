@@ -175,11 +175,11 @@ class RollbackEstate:
 
     # -- what people do
 
-    def rollback(self, *arguments: str, code: int | None = 0, timeout_s: float = 120) -> str:
+    def rollback(self, *arguments: str, code: int | None = 0, timeout_s: float = 240) -> str:
         """What `reconciler rollback …` prints."""
         return self.command("rollback", *arguments, code=code, timeout_s=timeout_s)
 
-    def command(self, *arguments: str, code: int | None = 0, timeout_s: float = 120) -> str:
+    def command(self, *arguments: str, code: int | None = 0, timeout_s: float = 240) -> str:
         """What a command of ours prints."""
         done = subprocess.run(
             [sys.executable, "-m", "streams.cli.main", *arguments],
@@ -207,7 +207,7 @@ class RollbackEstate:
         }
         return [events[sequence] for sequence in sorted(events)]
 
-    def await_status(self, rollback_id: str, *statuses: str, after: int = 0, within_s: float = 90) -> RollbackEvent:
+    def await_status(self, rollback_id: str, *statuses: str, after: int = 0, within_s: float = 180) -> RollbackEvent:
         """The first event with one of these statuses after a sequence number."""
 
         def found() -> RollbackEvent | None:

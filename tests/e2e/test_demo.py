@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 COMMAND = [sys.executable, "-m", "streams.cli.main", "demo"]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_the_demo_comes_to_its_end() -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -23,7 +23,7 @@ def test_the_demo_comes_to_its_end() -> None:
     assert "The story of the undo of campaign-1" in done.stdout
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_nothing_stays_running_when_it_is_killed(tmp_path: Path, how: signal.Signals) -> None:
     folder = tmp_path / "demo"
@@ -32,8 +32,8 @@ def test_nothing_stays_running_when_it_is_killed(tmp_path: Path, how: signal.Sig
     try:
         wait_until(lambda: len(_parts_of(folder)) == 4, deadline_s=60, what="all parts of the demo are started")
         demo.send_signal(how)
-        assert demo.wait(30) != 0
-        wait_until(lambda: not _parts_of(folder), deadline_s=30, what="all parts of the demo have ended")
+        assert demo.wait(60) != 0
+        wait_until(lambda: not _parts_of(folder), deadline_s=60, what="all parts of the demo have ended")
     finally:
         demo.kill()
         demo.wait()

@@ -125,7 +125,7 @@ class Busy(threading.Thread):
             raise self.error
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_ten_kills_lose_nothing_and_apply_nothing_twice(system: System, crm: PostgresqlCrm) -> None:
     service = system.service()
     worker = system.worker()
