@@ -28,6 +28,7 @@ unexport VIRTUAL_ENV
 # Arguments for pytest, such as `make test TESTS="tests/core -k undo"`.
 TESTS ?=
 # How many processes run the tests, a file of them at a time; each starts servers of its own. 0 is this one alone.
+# Files are taken in the order of their names: by their number of tests, the few long ones would all come last and at once.
 JOBS ?= 2
 # What people write contracts and scenarios in.
 CONTRACTS := deploy/contracts examples/contracts
@@ -60,7 +61,7 @@ demo: $(INSTALLED) ## Watch drift put right and a run undone over two systems, w
 
 .PHONY: test
 test: $(INSTALLED) ## Run every test; those that need a server which isn't installed say so and are skipped
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, types, the rooms of the house, the schemas and the deployment files
