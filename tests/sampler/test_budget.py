@@ -187,10 +187,12 @@ def test_two_processes_together_get_what_one_may(redis_server: RedisServer) -> N
     assert [process.returncode for process in processes] == [0, 0]
     assert all(granted), "both were granted something"
     instants = sorted(granted[0] + granted[1])  # the monotonic clock is the machine's
-    slack_s = 0.25  # from the grant to the note of it
+    # Of each process's notes in a stretch of time, only the first may be of a grant from before it; and Redis has a clock of
+    # its own, which may be set right meanwhile.
+    earlier, slewed = 2 * 5, 5
     for first, last in combinations(range(len(instants)), 2):
         reads = 5 * (last - first + 1)
-        assert reads <= 20 + 200 * (instants[last] - instants[first] + slack_s)
+        assert reads <= 20 + 200 * (instants[last] - instants[first]) + earlier + slewed
     assert 5 * len(instants) >= 0.3 * 200 * (instants[-1] - instants[0])
 
 

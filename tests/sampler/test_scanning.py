@@ -49,8 +49,10 @@ async def test_what_a_scan_names_is_published_and_not_asked_about() -> None:
             assert metric(sampler, "lag_seconds", target="crm") < 0.5
         assert Counter(one.resource for one in worker.published) == Counter(keys("crm", 100))
         assert kinds(worker.published) == {True}
+        # Those that were given up on a slow machine, and the one that goes on, name some too.
+        most = 100 * (7 + sum(metric(sampler, "scans_total", target="crm", end=end) for end in ("failed", "late")))
         # What was asked about one by one at that moment doesn't count as the scan's.
-        assert 6 * 100 - 100 <= metric(sampler, "scanned_total", target="crm", ours="yes") <= 7 * 100
+        assert 6 * 100 - 100 <= metric(sampler, "scanned_total", target="crm", ours="yes") <= most
         assert metric(sampler, "scanned_total", target="crm", ours="no") >= 6 * 100
 
 

@@ -38,7 +38,9 @@ def held(folder: Path) -> list[Message]:
         spool.close()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+)
 @given(written=st.lists(messages, max_size=12), done=st.integers(0, 12), segment=st.integers(100, 800))
 def test_what_was_written_is_there_after_opening_anew(
     tmp_path: Path, written: list[Message], done: int, segment: int
@@ -56,7 +58,9 @@ def test_what_was_written_is_there_after_opening_anew(
     assert held(folder) == expected
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_crash_in_the_middle_of_a_write_costs_only_what_was_not_promised(tmp_path: Path, data: st.DataObject) -> None:
     """The last segment is cut at every possible byte, and may end in zeros, as after a power failure."""
@@ -83,7 +87,9 @@ def test_a_crash_in_the_middle_of_a_write_costs_only_what_was_not_promised(tmp_p
     assert held(folder) == [*whole, message(9)]
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_damage_before_other_events_is_never_passed_over(tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / "spool"

@@ -33,7 +33,9 @@ _numbers = itertools.count(1)
 _PATIENCE_S = 60.0
 
 few = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.filter_too_much],
 )
 
 

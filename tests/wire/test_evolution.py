@@ -83,7 +83,7 @@ def reading(schema: AvroSchema) -> Codec:
 
 
 @given(record=strategies.actions())
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture])
 def test_a_later_version_is_read_by_what_the_registry_says_of_it(later: SchemaFolder, record: Action) -> None:
     schema = later.latest("action").schema
     read = reading(schema).decode(writing(schema, record, 7))
