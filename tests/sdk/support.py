@@ -194,13 +194,13 @@ class Served:
             log=folder / f"serve-{port}.log",
             environment={
                 "RECONCILER_TOPIC_PREFIX": prefix,
-                "RECONCILER_SESSION_TIMEOUT_S": "9",
+                "RECONCILER_SESSION_TIMEOUT_S": "6",
                 "RECONCILER_COMMIT_INTERVAL_S": "0.2",
                 **environment,
             },
         )
         if wait:
-            self._process.wait_ready(lambda: self.why() == "", deadline_s=60)
+            self._process.wait_ready(lambda: self.why() == "", deadline_s=150)
 
     def why(self) -> str:
         """Why it isn't ready, empty where it is."""

@@ -24,7 +24,7 @@ def child(way: str, monotonic: Callable[[], float] = time.monotonic) -> Companio
     return Companion("rollbacks", ["-m", "tests.support.companion_child", way], monotonic=monotonic)
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = 60) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, "it didn't come"
@@ -38,7 +38,7 @@ def process_of(companion: Companion) -> subprocess.Popen[bytes]:
 
 def test_it_tells_why_it_is_not_ready_and_then_its_metrics() -> None:
     async def run() -> None:
-        companion = child("plain")
+        companion = child("slow")
         assert companion.metrics() is None
         await companion.start()
         assert companion.problem() == "rollbacks: is starting"
@@ -73,7 +73,7 @@ def test_one_that_is_never_started_ends_by_itself() -> None:
     process = process_of(companion)
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_its_exit_code_is_handed_on() -> None:
@@ -128,7 +128,7 @@ def test_it_ends_in_order_when_the_first_process_is_killed() -> None:
         assert first.stdout is not None
         second = int(first.stdout.readline())
         first.kill()
-    wait_until(lambda: not lives(second), deadline_s=20, what="the second process ends")
+    wait_until(lambda: not lives(second), deadline_s=60, what="the second process ends")
 
 
 def lives(pid: int) -> bool:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from reconciler.machines.protocol import HistoryReader
 from reconciler.machines.rollback import Head
 from reconciler.records import RollbackRequest, RollbackStatus, Selector
+from reconciler.sdk import fences
 from reconciler.sdk.fences import KEEP_S, RedisFence
 from reconciler.values.instant import SECOND
 from streams.fence_keeper import FenceKeeper
@@ -76,7 +77,7 @@ async def keeping(url: str, *heads: Head) -> AsyncIterator[FenceKeeper]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 15) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = 60) -> None:
     end = time.monotonic() + deadline_s
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < end, "it didn't come"
@@ -84,7 +85,9 @@ async def until(condition: Callable[[], bool], deadline_s: float = 15) -> None:
 
 
 @pytest.fixture
-def fence(redis_server: RedisServer) -> Iterator[RedisFence]:
+def fence(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisFence]:
+    """One that waits for an answer: where Redis is slow, it would say that nothing is fenced."""
+    monkeypatch.setattr(fences, "_TIMEOUT_S", 30.0)
     fence = RedisFence(redis_server.url)
     yield fence
     fence.close()

@@ -68,7 +68,7 @@ def stopped(
     try:
         worker.start().wait_ready()
         produce_actions(estate, 2_000, keys=100)
-        wait_until(lambda: worker.has_marker("paused"), deadline_s=30, what="the worker stops itself")
+        wait_until(lambda: worker.has_marker("paused"), deadline_s=60, what="the worker stops itself")
         yield estate, worker
     finally:
         worker.kill()
@@ -206,7 +206,7 @@ async def test_row_04_a_refused_commit_is_not_recorded_as_done(tmp_path: Path, m
     [
         ("commits-hang", {"RECONCILER_COMMIT_MAX_AGE_S": "2"}, ExitCode.COMMIT, "isn't committed"),
         ("fetches-hang", {"RECONCILER_PROGRESS_MAX_AGE_S": "2"}, ExitCode.STALLED, "no progress"),
-        ("loop-hangs", {"RECONCILER_LOOP_MAX_AGE_S": "3"}, ExitCode.STALLED, "event loop"),
+        ("loop-hangs", {"RECONCILER_LOOP_MAX_AGE_S": "6"}, ExitCode.STALLED, "event loop"),
     ],
     ids=["row_05_commits", "row_06_fetches", "row_06_loop"],
 )
@@ -254,7 +254,7 @@ def test_row_07_a_compacted_changelog_is_recovered(
         for index in range(number, number + 50):
             estate.send_record(estate.topics.actions, action(key, f"a{index}"))
         estate.flush()
-        estate.drained(30)
+        estate.drained(60)
         offsets = [found.offset for found in estate.read(estate.topics.expected) if found.partition == full]
         return bool(offsets) and offsets[0] > 0
 
@@ -263,7 +263,7 @@ def test_row_07_a_compacted_changelog_is_recovered(
     worker.start(RECONCILER_STORE="memory").wait_ready()
     estate.send_record(estate.topics.actions, action(key, "last"))
     estate.flush()
-    estate.drained(30)
+    estate.drained(60)
     assert shown(estate.heads()) == folded(estate)[0]
 
 

@@ -125,7 +125,7 @@ def test_a_record_in_the_wrong_partition_is_folded_where_it_belongs(estate: Esta
         lambda: (
             worker.metric('reconciler_records_total{topic="' + estate.topics.actions + '",verdict="forwarded"}') >= 1
         ),
-        deadline_s=20,
+        deadline_s=60,
         what="something is forwarded",
     )
     estate.drained(60)
@@ -142,12 +142,12 @@ def test_row_16_timers_go_through_a_topic(estate: Estate, worker: WorkerProcess)
     estate.send_record(estate.topics.actions, action(key, "t", step_id="timer", set={"/after": SECOND // 2}))
     estate.flush()
     wait_until(
-        lambda: key in (heads := estate.heads()) and heads[key].fired == 1, deadline_s=30, what="the timer fires"
+        lambda: key in (heads := estate.heads()) and heads[key].fired == 1, deadline_s=60, what="the timer fires"
     )
     (timer,) = [found for found in estate.read(estate.topics.timers) if found.key == key.encode()]
     assert timer.partition == partition_of(key.encode(), estate.partitions)
     assert timer.timestamp_ms * 1000 >= estate.codec.decode(timer.value).due_at  # type: ignore[attr-defined]
-    estate.drained(30)
+    estate.drained(60)
 
 
 def test_every_changelog_value_is_readable_and_says_where_it_came_from(estate: Estate, worker: WorkerProcess) -> None:
@@ -204,7 +204,7 @@ def test_health_and_metrics(estate: Estate, worker: WorkerProcess) -> None:
     ):
         assert name in page
     assert SYSTEM + "/" not in page
-    wait_until(lambda: "reconciler_lag_records{" in worker.get("/metrics").decode(), deadline_s=20, what="lag is shown")
+    wait_until(lambda: "reconciler_lag_records{" in worker.get("/metrics").decode(), deadline_s=60, what="lag is shown")
 
 
 def test_sigterm_finishes_commits_and_leaves(embedded_broker: EmbeddedBroker, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_sigterm_finishes_commits_and_leaves(embedded_broker: EmbeddedBroker, tm
     worker = WorkerProcess(estate, tmp_path).start().wait_ready()
     try:
         produce_actions(estate, 500, keys=20)
-        wait_until(lambda: worker.metric("reconciler_records_total") > 0, deadline_s=30, what="something is folded")
+        wait_until(lambda: worker.metric("reconciler_records_total") > 0, deadline_s=60, what="something is folded")
         assert worker.stop() == ExitCode.CLEAN
         worker.start().wait_ready()
         estate.drained(60)

@@ -31,7 +31,7 @@ from tests.support.processes import ServerProcess
 from tests.support.waiting import wait_until
 
 SYSTEM = "crm"
-_ADMIN_TIMEOUT_S = 20
+_ADMIN_TIMEOUT_S = 60
 
 
 class Found(NamedTuple):
@@ -140,7 +140,7 @@ class Estate:
 
     def flush(self) -> None:
         """All that was sent is there."""
-        left = self._producer.flush(30)
+        left = self._producer.flush(60)
         assert not left and not self._errors, (left, self._errors[:3])
 
     # -- reading
@@ -198,7 +198,7 @@ class Estate:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.group})
         try:
             places = [TopicPartition(self.topics.actions, partition) for partition in range(self.partitions)]
-            return {place.partition: max(place.offset, 0) for place in consumer.committed(places, timeout=10)}
+            return {place.partition: max(place.offset, 0) for place in consumer.committed(places, timeout=30)}
         finally:
             consumer.close()
 
@@ -235,9 +235,9 @@ class Estate:
                 names.timers,
             )
             places = [TopicPartition(topic, partition) for topic in topics for partition in range(self.partitions)]
-            committed = consumer.committed(places, timeout=10)
+            committed = consumer.committed(places, timeout=30)
             return sum(
-                consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=10)[1]
+                consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=30)[1]
                 - max(place.offset, 0)
                 for place in committed
             )
@@ -360,7 +360,7 @@ class WorkerProcess:
         )
         return self
 
-    def wait_ready(self, deadline_s: float = 60) -> WorkerProcess:
+    def wait_ready(self, deadline_s: float = 120) -> WorkerProcess:
         """Returns when /ready says so."""
         self.process.wait_ready(self.is_ready, deadline_s=deadline_s)
         return self
@@ -374,7 +374,7 @@ class WorkerProcess:
     def get(self, path: str) -> bytes:
         """A page of the health server."""
         port = (self.data_dir / "port").read_text()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
             body: bytes = response.read()
             return body
 
@@ -393,7 +393,7 @@ class WorkerProcess:
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
-        self.process.stop(deadline_s=40)
+        self.process.stop(deadline_s=60)
         code: int = self.process._process.returncode
         return code
 

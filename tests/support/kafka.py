@@ -18,7 +18,7 @@ from tests.support.needs import need_java
 from tests.support.ports import free_port
 from tests.support.processes import Server, ServerFailed, ServerProcess
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 150.0
 _METADATA_TIMEOUT_S = 1.0
 
 # Small where the defaults are made for clusters: internal topics of one replica and few partitions (each costs files and

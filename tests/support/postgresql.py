@@ -19,7 +19,7 @@ from tests.support.needs import need_program
 from tests.support.ports import free_port
 from tests.support.processes import Server, ServerFailed, ServerProcess
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 120.0
 _USER = "reconciler"
 # Where Debian and its kin keep the programs, which aren't on the PATH.
 _DEBIAN_FOLDERS = Path("/usr/lib/postgresql")

@@ -12,7 +12,7 @@ from tests.support.needs import need_program
 from tests.support.ports import free_port
 from tests.support.processes import Server, ServerProcess
 
-_READY_WITHIN_S = 30.0
+_READY_WITHIN_S = 120.0
 
 
 class RedisServer(Server):

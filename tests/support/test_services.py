@@ -143,7 +143,7 @@ def test_a_server_that_ends_at_once_is_reported_with_its_log(tmp_path_factory: p
     log = tmp_path_factory.mktemp("server") / "log"
     server = ServerProcess("failing", ["sh", "-c", "echo the reason; exit 3"], log=log)
     with pytest.raises(ServerFailed, match=r"(?s)ended with code 3.*the reason"):
-        server.wait_ready(lambda: False, deadline_s=20)
+        server.wait_ready(lambda: False, deadline_s=60)
 
 
 def test_a_server_that_is_never_ready_is_killed_at_the_deadline(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -160,13 +160,13 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path_factory: pytest
         "import os, signal; from pathlib import Path; from tests.support.processes import ServerProcess\n"
         f"log = Path({str(tmp_path_factory.mktemp('orphan') / 'log')!r})\n"
         "server = ServerProcess('orphan', ['sh', '-c', 'echo up; exec sleep 600'], log=log)\n"
-        "server.wait_ready(lambda: 'up' in log.read_text(), deadline_s=20)\n"
+        "server.wait_ready(lambda: 'up' in log.read_text(), deadline_s=60)\n"
         "print(server.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     orphan = int(done.stdout)
-    wait_until(lambda: not _runs(orphan), deadline_s=20, what="the end of the orphan")
+    wait_until(lambda: not _runs(orphan), deadline_s=60, what="the end of the orphan")
 
 
 def _runs(pid: int) -> bool:

@@ -299,7 +299,7 @@ def test_list_shows_each_rollback_once_as_it_stands(estate: Estate) -> None:
 )
 def test_watch_ends_with_a_code_for_how_it_stands(estate: Estate, status: RollbackStatus, mode: str, code: int) -> None:
     publish(estate, event(1, "gathering", mode=mode), event(2, status, mode=mode))
-    done = run("watch", "rb-1", "--until-done", "--timeout", "1")
+    done = run("watch", "rb-1", "--until-done", "--timeout", "3" if code == 8 else "60")
     assert done.exit_code == code
     lines = done.stdout.splitlines()
     assert [line.split()[1].rstrip(",") for line in lines[:2]] == ["gathering", status]
@@ -311,7 +311,7 @@ def test_watch_goes_on_until_it_is_over(estate: Estate) -> None:
     publish(estate, event(1, "gathering"), event(2, "executing", wave=1, waves=2))
     later = threading.Timer(1.0, publish, (estate, event(3, "verifying"), event(4, "completed")))
     later.start()
-    done = run("watch", "rb-1", "--until-done", "--json", "--timeout", "30")
+    done = run("watch", "rb-1", "--until-done", "--json", "--timeout", "60")
     later.join()
     assert done.exit_code == 0
     assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == [

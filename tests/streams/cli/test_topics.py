@@ -53,7 +53,7 @@ class Estate:
         entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         self.admin.incremental_alter_configs([resource])[resource].result(15)
-        wait_until(lambda: self.config_of(topic)[setting] == value, deadline_s=15, what=f"{setting} of {topic}")
+        wait_until(lambda: self.config_of(topic)[setting] == value, deadline_s=60, what=f"{setting} of {topic}")
 
 
 @pytest.fixture

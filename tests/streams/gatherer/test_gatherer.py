@@ -95,7 +95,7 @@ def answers(estate: Estate) -> list[Gathered]:
     return [answer for answer in found if isinstance(answer, Gathered)]
 
 
-async def until(what: Callable[[], Any], deadline_s: float = 30) -> Any:
+async def until(what: Callable[[], Any], deadline_s: float = 60) -> Any:
     end = time.monotonic() + deadline_s
     while not (value := await asyncio.to_thread(what)):
         assert time.monotonic() < end, "it didn't come"
