@@ -30,7 +30,7 @@ from reconciler.history.tree import (
 from reconciler.records import Action, Observation
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.normalise import equivalent
-from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
+from reconciler.values.pointer import Tokens, holder_of, path_of, tokens_of, value_at
 
 
 class Folded(NamedTuple):
@@ -140,12 +140,15 @@ def _fold_plain(editor: Editor, number: int, action: Action, contract: Contract)
     if places is None:
         return None
     learner: _Learner | None = None
+    is_reshaped = False
     for path, tokens, parent in places:
         members, name = parent.members, tokens[-1]
         said = before.get(path, ABSENT)
         node = members.get(name)
         if node is None:
             node = member_of(parent, name)
+        elif type(node) is Object:
+            is_reshaped = True
         if not (same(node.value, said) if type(node) is Leaf else type(node) is Gone and said is ABSENT):
             learner = learner or _Learner(editor, number, contract)
             if type(node) is Unknown:
@@ -155,6 +158,8 @@ def _fold_plain(editor: Editor, number: int, action: Action, contract: Contract)
         value = set_.get(path, ABSENT)
         members[name] = node_of(value, number) if value is ABSENT or type(value) is dict else Leaf(number, value)
     editor.forget_place()
+    if is_reshaped:
+        editor.forget_opened()
     return Entry(number=number, action=action, facts=NO_FACTS if learner is None else learner.facts())
 
 
@@ -172,8 +177,9 @@ def _opened_places(editor: Editor, paths: Iterable[str]) -> list[tuple[str, Toke
     for path, tokens in places:
         if not tokens:
             return None
-        if tokens[:-1] != above or parent is None:
-            above = tokens[:-1]
+        holder = holder_of(tokens)
+        if holder is not above or parent is None:
+            above = holder
             parent = editor.open_object(above)
             if parent is None:
                 return None

@@ -92,11 +92,13 @@ class Editor:
     Nobody else has seen such a copy, so trees stay values; an action of 500 fields copies an object once, not 500 times.
     """
 
-    __slots__ = ("_above", "_members", "_mine", "root")
+    __slots__ = ("_above", "_members", "_mine", "_opened_at", "root")
 
     def __init__(self, root: Node) -> None:
         self.root = root
         self._mine: dict[int, dict[str, Node]] = {}
+        # The objects that `open_object` gave: they stand where they stood until an object is written over.
+        self._opened_at: dict[Tokens, Object] = {}
         # The object written to last: the writes of an action come in the order of their places, most below one object.
         self._above: Tokens | None = None
         self._members: dict[str, Node] = {}
@@ -107,6 +109,7 @@ class Editor:
         What isn't known above it is taken to be an object already (of the base); what is absent or no object becomes an
         object of `owner`'s, unless `new` is `Gone`: what isn't there needs nothing above it.
         """
+        self._opened_at.clear()
         if not tokens:
             self.root = new
             self._above = None
@@ -123,28 +126,29 @@ class Editor:
         """Bounds what an editor remembers that is kept over many actions. Objects that were opened before are no longer open."""
         if len(self._mine) > _REMEMBERED_COPIES:
             self._mine.clear()
+            self._opened_at.clear()
             self.forget_place()
 
     def forget_place(self) -> None:
         """To be called when members of an opened object were set by hand: what was written to last may be gone."""
         self._above = None
 
+    def forget_opened(self) -> None:
+        """To be called when something was written by hand over an object."""
+        self._opened_at.clear()
+
     def open_object(self, tokens: Tokens) -> Object | None:
         """The object at a place, whose members may be changed in place; None where there is none. What isn't known is taken
         to be an object."""
         self._above = None
-        node: Node | None = self.root
-        for name in tokens:
-            if type(node) is not Object:
-                break
-            node = node.members.get(name)
-        else:
-            if type(node) is Object and id(node.members) in self._mine:
-                return node
+        opened = self._opened_at.get(tokens)
+        if opened is not None:
+            return opened
         if self._opened(tokens, False, BASE) is None:
             return None
         node = node_at(self.root, tokens)
         assert type(node) is Object
+        self._opened_at[tokens] = node
         return node
 
     def node(self, tokens: Tokens) -> Node:

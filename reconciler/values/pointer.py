@@ -40,6 +40,12 @@ def path_of(tokens: Tokens) -> str:
     return "".join("/" + token.replace("~", "~0").replace("/", "~1") for token in tokens)
 
 
+@lru_cache(maxsize=_CACHED_PATHS)
+def holder_of(tokens: Tokens) -> Tokens:
+    """The place right above one that isn't the resource itself."""
+    return tokens[:-1]
+
+
 def value_at(value: Json | Absent, tokens: Tokens) -> Json | Absent:
     """What stands at a place inside a value: ABSENT where nothing does, or where something above is no object."""
     for token in tokens:
