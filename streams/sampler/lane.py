@@ -24,6 +24,7 @@ from streams.sampler.reading import Reader
 from streams.sampler.scanning import Scans
 from streams.sampler.schedule import Schedule, Seat
 from streams.sampler.settings import SamplerSettings
+from streams.sampler.slots import Slots
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +49,14 @@ class Lane:
         target: Target,
         *,
         budget: Budget,
+        slots: Slots,
+        scan_slots: Slots,
         publish: Publish,
         settings: SamplerSettings,
         clock: Clock,
         metrics: SamplerMetrics,
     ) -> None:
+        """`slots` and `scan_slots` bound the reads that are under way at a time: those by name, and those page by page."""
         limits = settings.limits_of(system)
         self._system = system
         self._budget = budget
@@ -68,7 +72,8 @@ class Lane:
             on_strays=metrics.strays.labels(system).inc,
         )
         self._breaker = Breaker(settings.breaker_limits())
-        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._slots = slots
+        self._scan_slots = scan_slots
         self._reads: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self.schedule = Schedule(settings.pace())
@@ -88,6 +93,7 @@ class Lane:
             reader=self._reader,
             breaker=self._breaker,
             afford=self._afford,
+            slots=self._scan_slots,
             tell=self._tell,
             clock=self._clock,
             metrics=self._metrics,
@@ -129,38 +135,50 @@ class Lane:
 
     async def _dispatch(self) -> None:
         """Waits for the next bulk read that is due and may be made, and starts it."""
-        await self._slots.acquire()
-        try:
-            seats, permit = await self._next()
-        except BaseException:
-            self._slots.release()
-            raise
+        seats, permit = await self._next()
         read = asyncio.create_task(self._sample(seats, permit), name=f"sampler-{self._system}-read")
         self._reads.add(read)
         read.add_done_callback(self._ended)
 
     async def _next(self) -> tuple[list[Seat], Permit]:
+        """The next bulk read, with a slot for it."""
         while True:
             self._news.clear()
             pause = self._pause()
             if pause is None or pause > 0:
                 await self._sleep(pause)
                 continue
-            # A breaker that isn't closed lets one resource through, to see whether the target answers again.
-            limit = self._bulk_size if self._breaker.state == "closed" else 1
-            seats = self.schedule.take(self._clock.now(), limit)
+            # Not before something is due: others may be waiting for the slot.
+            await self._slots.acquire()
             try:
-                await self._afford(len(seats))
-                permit = self._breaker.admit(self._clock.now())
+                taken = await self._take()
             except BaseException:
-                self.schedule.put_back(seats)
+                self._slots.release()
                 raise
-            current = [seat for seat in seats if self.schedule.is_current(seat)]  # a partition may have gone meanwhile
-            if permit is not None and current:
-                return current, permit
-            if permit is not None:
-                self._breaker.abandoned(permit)
-            self.schedule.put_back(current)
+            if taken is not None:
+                return taken
+            self._slots.release()
+
+    async def _take(self) -> tuple[list[Seat], Permit] | None:
+        """What is due now, once the budget allows it; None where nothing is any more, or the target must be left alone."""
+        if self._pause() != 0:
+            return None
+        # A breaker that isn't closed lets one resource through, to see whether the target answers again.
+        limit = self._bulk_size if self._breaker.state == "closed" else 1
+        seats = self.schedule.take(self._clock.now(), limit)
+        try:
+            await self._afford(len(seats))
+            permit = self._breaker.admit(self._clock.now())
+        except BaseException:
+            self.schedule.put_back(seats)
+            raise
+        current = [seat for seat in seats if self.schedule.is_current(seat)]  # a partition may have gone meanwhile
+        if permit is not None and current:
+            return current, permit
+        if permit is not None:
+            self._breaker.abandoned(permit)
+        self.schedule.put_back(current)
+        return None
 
     def _pause(self) -> float | None:
         """Seconds until something may be read; None where that hangs on something that will wake us."""

@@ -15,8 +15,9 @@ from streams.sampler.answers import Answer
 from streams.sampler.breaker import Breaker
 from streams.sampler.clock import Clock
 from streams.sampler.metrics import SamplerMetrics
-from streams.sampler.reading import Failure, Reader
+from streams.sampler.reading import Failure, Page, Reader
 from streams.sampler.schedule import Schedule, Seat, fraction, next_slot
+from streams.sampler.slots import Slots
 
 End: TypeAlias = Literal["complete", "failed", "breaker", "late"]
 """How a scan ended: with the last page; with a page that failed; because the breaker isn't closed; because the next one is due."""
@@ -41,6 +42,7 @@ class Scans:
         reader: Reader,
         breaker: Breaker,
         afford: Afford,
+        slots: Slots,
         tell: Tell,
         clock: Clock,
         metrics: SamplerMetrics,
@@ -52,6 +54,7 @@ class Scans:
         self._reader = reader
         self._breaker = breaker
         self._afford = afford
+        self._slots = slots
         self._tell = tell
         self._clock = clock
         self._metrics = metrics
@@ -71,18 +74,13 @@ class Scans:
         while self._clock.monotonic() < give_up_at:
             if self._breaker.state != "closed":
                 return "breaker"
-            await self._afford(self._page_size)
-            permit = self._breaker.admit(self._clock.now())
-            if permit is None:
-                return "breaker"
+            await self._slots.acquire()
             try:
-                page = await self._reader.page(cursor, lambda resource: self._schedule.find(resource) is not None)
-                if isinstance(page, Failure):
-                    self._breaker.failed(permit, self._clock.now())
-                    return "failed"
-                self._breaker.succeeded(permit)
+                page = await self._page(cursor)
             finally:
-                self._breaker.abandoned(permit)
+                self._slots.release()
+            if not isinstance(page, Page):
+                return page
             await self._take_in(page.answers)
             self._metrics.scanned.labels(self._system, "yes").inc(len(page.answers))
             self._metrics.scanned.labels(self._system, "no").inc(page.size - len(page.answers))
@@ -92,6 +90,22 @@ class Scans:
                 return "complete"
             cursor = page.cursor
         return "late"
+
+    async def _page(self, cursor: str | None) -> Page | End:
+        """The next page, or how the scan ends without it."""
+        await self._afford(self._page_size)
+        permit = self._breaker.admit(self._clock.now())
+        if permit is None:
+            return "breaker"
+        try:
+            page = await self._reader.page(cursor, lambda resource: self._schedule.find(resource) is not None)
+            if isinstance(page, Failure):
+                self._breaker.failed(permit, self._clock.now())
+                return "failed"
+            self._breaker.succeeded(permit)
+            return page
+        finally:
+            self._breaker.abandoned(permit)
 
     async def _take_in(self, answers: Sequence[Answer]) -> None:
         present = [answer for answer in answers if answer.observation.exists]

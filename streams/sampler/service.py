@@ -18,9 +18,10 @@ from reconciler.records import Observation
 from reconciler.targets.port import Target
 from streams.sampler.budget import SharedBudgets
 from streams.sampler.clock import Clock, SystemClock
-from streams.sampler.lane import Lane
+from streams.sampler.lane import Lane, Publish
 from streams.sampler.metrics import SamplerMetrics
 from streams.sampler.settings import SamplerSettings
+from streams.sampler.slots import Slots, own_slots
 from streams.sampler.timing import ContractTiming, sample_timing
 from streams.worker_services import PartitionNotOwned, WorkerContext
 
@@ -55,7 +56,10 @@ class Sampler:
         encode: Encode,
         settings: SamplerSettings,
         clock: Clock | None = None,
+        slots_of: Callable[[str, int], Slots] = own_slots,
     ) -> None:
+        """`slots_of` gives so many slots by a name, which tells those of one target from another's: those of this process
+        alone, or of several together."""
         self._open_targets = open_targets
         self._needs_of = needs_of
         self._timing_of = timing_of
@@ -64,6 +68,7 @@ class Sampler:
         self._settings = settings
         self.metrics = SamplerMetrics()
         self._clock = clock or SystemClock()
+        self._slots_of = slots_of
         self._lanes: dict[str, Lane] = {}
         self._owned: set[int] = set()
         self._to_load: dict[
@@ -122,23 +127,26 @@ class Sampler:
         async def publish(observation: Observation) -> None:
             await context.publish(self._topic, observation.resource, self._encode(observation))
 
-        self._lanes = {
-            system: Lane(
-                system,
-                target,
-                budget=budgets.budget(system, self._settings.limits_of(system)),
-                publish=publish,
-                settings=self._settings,
-                clock=self._clock,
-                metrics=self.metrics,
-            )
-            for system, target in targets.items()
-        }
+        self._lanes = {system: self._lane(system, target, budgets, publish) for system, target in targets.items()}
         self._owned.clear()
         self._dropped.clear()
         self._to_load.clear()
         self._touched.clear()  # the heads have it all
         self.on_assigned(context.partitions)
+
+    def _lane(self, system: str, target: Target, budgets: SharedBudgets, publish: Publish) -> Lane:
+        limits = self._settings.limits_of(system)
+        return Lane(
+            system,
+            target,
+            budget=budgets.budget(system, limits),
+            slots=self._slots_of(f"{system}/reads", limits.concurrency),
+            scan_slots=self._slots_of(f"{system}/scans", 1),
+            publish=publish,
+            settings=self._settings,
+            clock=self._clock,
+            metrics=self.metrics,
+        )
 
     def _drop(self, partition: int) -> None:
         self._owned.discard(partition)

@@ -27,7 +27,9 @@ class TargetLimits(BaseModel):
 
     reads_per_s: float = Field(default=100.0, gt=0, description="Resources read a second, by all workers together.")
     burst: int = Field(default=200, ge=1, description="Resources that may be read at once after a rest.")
-    concurrency: int = Field(default=2, ge=1, le=100, description="Reads that one worker has under way at a time.")
+    concurrency: int = Field(
+        default=2, ge=1, le=100, description="Reads that one worker has under way at a time, in all its processes."
+    )
     timeout_s: float = Field(default=10.0, gt=0, description="How long one bulk read may take.")
     scan_every_s: float | None = Field(
         default=None,

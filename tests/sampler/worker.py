@@ -22,6 +22,7 @@ from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
 from streams.sampler.service import Sampler
 from streams.sampler.settings import SamplerSettings, load_sampler_settings
+from streams.sampler.slots import Slots, own_slots
 from streams.settings import load_settings
 from streams.worker_services import DeliveryFailed, Headers, PartitionNotOwned
 
@@ -120,6 +121,7 @@ def sampler_of(
     timing: Timing = HASTY,
     settings: SamplerSettings | None = None,
     needs_of: Callable[[object], SamplingNeeds] | None = None,
+    slots_of: Callable[[str, int], Slots] = own_slots,
 ) -> Sampler:
     return Sampler(
         open_targets=lambda: targets,
@@ -128,6 +130,7 @@ def sampler_of(
         topic=TOPIC,
         encode=lambda observation: CODEC.encode(TOPIC, observation),
         settings=settings or with_limits(),
+        slots_of=slots_of,
     )
 
 
