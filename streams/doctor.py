@@ -6,6 +6,7 @@ Each check is one question with an answer in a sentence. None changes anything.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from reconciler.wire.conversion import RECORDS
 from reconciler.wire.registry import Registry
 from reconciler.wire.schema_folder import packaged_folder
 from reconciler.wire.topics import TopicNames
+from streams.processes import processes_of, usable_processors
 from streams.settings import Settings
 from streams.topics import Cluster
 
@@ -47,6 +49,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     targets: dict[str, Target] = {}
     yield _told("targets file", lambda: _targets_file(settings, targets))
     yield _told("data folder", lambda: _data_folder(settings.data_dir))
+    yield _told("processes", lambda: _processes(settings))
     systems = tuple(sorted(targets))
     cluster: list[Cluster] = []
     brokers = _told("brokers", lambda: _brokers(settings, cluster))
@@ -94,6 +97,14 @@ def _data_folder(folder: Path) -> str:
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise _Wrong(f"{folder} can't be written ({existing}); set RECONCILER_DATA_DIR to a folder that can")
     return f"{folder} can be written"
+
+
+def _processes(settings: Settings) -> str:
+    processes, processors = processes_of(settings), usable_processors()
+    sentence = f"of a worker on this machine {processes} fold; it may use {_count(processors, 'processor')}"
+    if processes > math.ceil(processors):
+        raise _Wrong(f"{sentence}: they would wait for each other; set RECONCILER_PROCESSES to no more than that")
+    return f"{sentence}, and there are {_count(settings.partitions, 'partition')} to share"
 
 
 def _brokers(settings: Settings, cluster: list[Cluster]) -> str:
@@ -177,5 +188,5 @@ async def _target(system: str, target: Target) -> Finding:
     return Finding(check, "ok", f"{description.kind}: it answers, with {seen} on its first page; it can be {writes}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"

@@ -41,7 +41,7 @@ class ExitCode(enum.IntEnum):
     TRANSPORT = 75
     """Records were skipped between two fetches, or the consumer ended by itself."""
     COMPANION = 76
-    """The process that drives rollbacks was ended from outside."""
+    """One of the processes that the first one looks after was ended from outside."""
 
 
 _note_path: Path | None = None

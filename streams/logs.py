@@ -10,15 +10,21 @@ from datetime import UTC, datetime
 # Their own chatter about rebalances says nothing that we don't say.
 _QUIET = ("faust", "mode", "aiokafka", "asyncio")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_TEXT_OF_ONE = "%(asctime)s %(levelname)s [{process}] %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line."""
+    """One object a line. `process` names the one that speaks, where several have one log."""
+
+    def __init__(self, process: str | None = None) -> None:
+        super().__init__()
+        self._more = {} if process is None else {"process": process}
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
+            **self._more,
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -27,10 +33,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure_logging(level: str, form: str) -> None:
-    """Sets up the root logger; to be called once, by a command."""
+def configure_logging(level: str, form: str, process: str | None = None) -> None:
+    """Sets up the root logger; to be called once, by a command. `process` stands in every line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
+    text = _TEXT if process is None else _TEXT_OF_ONE.format(process=process)
+    handler.setFormatter(JsonFormatter(process) if form == "json" else logging.Formatter(text))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

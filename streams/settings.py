@@ -59,6 +59,14 @@ class Settings(BaseSettings):
         "pod's. A restart within the session time-out then moves no partition.",
     )
 
+    processes: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Processes of one worker that fold, each on a core of its own. Without a number: one a processor that it "
+        "may use, but at most 4, and at most one a partition.",
+    )
+
     # -- how the table is kept
     store: Literal["rocksdb", "memory"] = Field(
         "rocksdb", description="Where heads and history live besides the changelog."
@@ -139,6 +147,10 @@ class Settings(BaseSettings):
             )
         if (self.ssl_certificate_file is None) != (self.ssl_key_file is None):
             raise ValueError("ssl_certificate_file and ssl_key_file go together; give both or neither")
+        if self.processes is not None and self.processes > self.partitions:
+            raise ValueError(
+                f"processes is {self.processes}, but there are only {self.partitions} partitions to share; each folds at least one"
+            )
         if self.heartbeat_interval_s * 3 > self.session_timeout_s:
             raise ValueError("heartbeat_interval_s must be at most a third of session_timeout_s")
         return self

@@ -110,6 +110,7 @@ class DevEstate:
             "RECONCILER_FENCE": "none",
             "RECONCILER_STORE": "memory",
             "RECONCILER_DATA_DIR": str(self.folder / "worker"),
+            "RECONCILER_PROCESSES": "1",
             "RECONCILER_SESSION_TIMEOUT_S": "10",
         }
 

@@ -1,9 +1,10 @@
-"""Two workers as one: `reconciler worker` folds resources, and looks after a second process that drives rollbacks.
+"""Several processes as one worker: the first folds resources, and looks after those that fold beside it and one that drives
+rollbacks.
 
-Planning ten thousand operations must not hold up folding, and a process that is stuck must not go unnoticed: so they are two
-processes with one life. The second tells the first how it stands through a pipe, once a second; it ends when its standard
-input does, which happens however the first one ends. When the second ends by itself, the first finishes what is in flight
-and ends too, with its exit code.
+A process folds on one core; planning ten thousand operations must not hold up folding; and a process that is stuck must not
+go unnoticed: so they are several processes with one life. Each tells the first how it stands through a pipe, once a second;
+it ends when its standard input does, which happens however the first one ends. When one of them ends by itself, the first
+finishes what is in flight and ends too, with its exit code, and all others with it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _TELL_EVERY_S: Final = 1.0
 _SILENT_AFTER_S: Final = 15.0
+_TOGETHER_WITHIN_S: Final = 5.0
 _STOP_WITHIN_S: Final = 50.0
 """Less than the first process gives itself to finish."""
 _MOST_LINE_BYTES: Final = 16 * 1024 * 1024
@@ -37,7 +39,7 @@ _EXIT_CODES: Final = frozenset(int(code) for code in ExitCode)
 
 
 class Companion:
-    """The second process, as the first sees it. `launch` may come early, so that both load at the same time; it waits there
+    """Another process, as the first sees it. `launch` may come early, so that both load at the same time; it waits there
     until `start`, and ends by itself if that never comes. The rest is for the event loop."""
 
     def __init__(self, name: str, arguments: Sequence[str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -53,6 +55,7 @@ class Companion:
         self._why: str | None = "is starting"
         self._metrics = ""
         self._told_at = monotonic()
+        self._heard = asyncio.Event()
 
     def launch(self) -> None:
         """Starts the process, which loads what it needs and then waits."""
@@ -82,13 +85,18 @@ class Companion:
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
         self._told_at = self._monotonic()
         self._reader = asyncio.create_task(self._read(stream), name=f"companion-{self.name}")
-        logger.info("%s are driven by the process %d", self.name, self._process.pid)
+        logger.info("the process %d is %s", self._process.pid, self.name)
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
         while line := await stream.readline():
             told = json.loads(line)
             self._why, self._metrics = told["why"], told["metrics"]
             self._told_at = self._monotonic()
+            self._heard.set()
+
+    async def heard(self) -> None:
+        """Waits until it has told something: it tells as soon as it is about to join its group."""
+        await self._heard.wait()
 
     def problem(self) -> str | None:
         """Why it is not ready, in a sentence; None when it is."""
@@ -109,7 +117,7 @@ class Companion:
         code = await asyncio.shield(self._exit)
         if code in _EXIT_CODES:
             return code
-        logger.error("the process that drives %s was ended from outside (%d)", self.name, code)
+        logger.error("the process %s was ended from outside (%d)", self.name, code)
         return ExitCode.COMPANION
 
     def terminate(self) -> None:
@@ -125,7 +133,7 @@ class Companion:
         try:
             await asyncio.wait_for(asyncio.shield(self._exit), _STOP_WITHIN_S)
         except TimeoutError:
-            logger.error("the process that drives %s doesn't end; it is killed", self.name)
+            logger.error("the process %s doesn't end; it is killed", self.name)
             self._process.kill()
             await self._exit
         self._thread.shutdown()
@@ -133,8 +141,59 @@ class Companion:
             await self._reader
 
 
+class Companions:
+    """All that the first process looks after: those that do the same as it (`peers`), and others."""
+
+    def __init__(self, peers: Sequence[Companion] = (), others: Sequence[Companion] = ()) -> None:
+        self.peers = tuple(peers)
+        self.others = tuple(others)
+        self._all = (*peers, *others)
+
+    def launch(self) -> None:
+        """Starts them; they load what they need and then wait."""
+        for companion in self._all:
+            companion.launch()
+
+    async def start(self) -> None:
+        """Lets them begin, and returns when the peers are about to join the group, or take too long.
+
+        A group that several join at a time is shared out once. Each of them for itself would make those that were there before
+        give partitions back that they have only just taken over.
+        """
+        await asyncio.gather(*(companion.start() for companion in self._all))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TOGETHER_WITHIN_S):
+                await asyncio.gather(*(peer.heard() for peer in self.peers))
+
+    def problem(self) -> str | None:
+        """Why one of them is not ready, in a sentence; None when they all are."""
+        return next((why for companion in self._all if (why := companion.problem()) is not None), None)
+
+    async def ended(self) -> tuple[Companion, int]:
+        """Waits until one of them has ended, and says which, and with which exit code this process is to end. For ever where
+        there are none."""
+        if not self._all:
+            await asyncio.Event().wait()
+        waiting = [asyncio.create_task(companion.ended()) for companion in self._all]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return next((self._all[number], task.result()) for number, task in enumerate(waiting) if task.done())
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def terminate(self) -> None:
+        """Asks them to end."""
+        for companion in self._all:
+            companion.terminate()
+
+    async def stop(self) -> None:
+        """Asks them to end and waits until they have, or ends those that don't in time."""
+        await asyncio.gather(*(companion.stop() for companion in self._all))
+
+
 class Supervisor:
-    """The first process, as the second sees it."""
+    """The first process, as another one sees it."""
 
     def __init__(self, report_to: int) -> None:
         self._pipe = os.fdopen(report_to, "w", buffering=1, encoding="utf-8")

@@ -18,6 +18,7 @@ from reconciler.wire.codec import Codec
 from streams.exits import ExitCode, end_process, leave_notes_in
 from streams.health import HealthServer
 from streams.log_ends import LogEnds, Place
+from streams.merged_metrics import merged
 from streams.metrics import WorkerMetrics
 from streams.runner.effects import TopicEffects
 from streams.runner.pipeline import Pipeline
@@ -25,7 +26,7 @@ from streams.settings import Settings
 from streams.store.recovery import StoreFactory
 from streams.transport.consumer import BatchConsumer
 from streams.worker.app import build_app, consumer_of
-from streams.worker.companion import Companion, Supervisor
+from streams.worker.companion import Companion, Companions, Supervisor
 from streams.worker.engine import Engine
 from streams.worker.hosting import HostContext, ServiceHost
 from streams.worker.identity import client_id, lock_data_dir, refuse_second_instance
@@ -41,6 +42,11 @@ logger = logging.getLogger(__name__)
 
 _CRASH_POLL_S = 0.2
 _STOP_WITHIN_S = 60.0
+_NUMBER_OF_PROCESSES = b"""\
+# HELP reconciler_processes Processes whose metrics are on this page.
+# TYPE reconciler_processes gauge
+reconciler_processes %d
+"""
 
 
 def run_worker(
@@ -49,12 +55,14 @@ def run_worker(
     codec: Codec,
     services: Sequence[WorkerService] = (),
     on_listening: Callable[[int], None] | None = None,
-    companion: Companion | None = None,
+    companions: Companions | None = None,
     supervisor: Supervisor | None = None,
+    name: str | None = None,
 ) -> None:
     """Runs until SIGTERM or SIGINT, then finishes what is in flight, commits and leaves the group.
 
-    `companion` is a second process that this one looks after; `supervisor` the one that looks after this.
+    `companions` are the processes that this one looks after; `supervisor` is the one that looks after this. `name` tells this
+    one from its peers among them.
 
     Ends the process by itself with a code of `ExitCode` when something is wrong. Raises InputError for what a person must
     put right first: settings, missing topics, a second process of one identity. `on_listening` gets the port of /metrics.
@@ -75,7 +83,17 @@ def run_worker(
             )
         if settings.session_timeout_s * 1000 < settings.fetch_max_wait_ms:
             raise InputError("fetch_max_wait_ms must be shorter than session_timeout_s")
-        worker = Worker(settings, pipeline, codec, services, cluster_id, on_listening, companion, supervisor)
+        worker = Worker(
+            settings,
+            pipeline,
+            codec,
+            services,
+            cluster_id,
+            on_listening,
+            companions or Companions(),
+            supervisor,
+            name or pipeline.name,
+        )
         _search_less_for_garbage()
         code = asyncio.run(worker.run())
         forget_exits(settings.data_dir)
@@ -111,11 +129,13 @@ class Worker:
         services: Sequence[WorkerService],
         cluster_id: str,
         on_listening: Callable[[int], None] | None,
-        companion: Companion | None,
+        companions: Companions,
         supervisor: Supervisor | None,
+        name: str,
     ) -> None:
         self._settings = settings
-        self._companion = companion
+        self._companions = companions
+        self._name = name
         self._supervisor = supervisor
         self._exit_code = 0
         self._pipeline = pipeline
@@ -128,7 +148,7 @@ class Worker:
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
-        """Until a signal, or the companion's end; says with which code to exit."""
+        """Until a signal, or a companion's end; says with which code to exit."""
         self._codec.prepare([(self._pipeline.heads, ExpectedHead), (self._pipeline.history, HistoryEntry)])
         async with AsyncExitStack() as stack:
             engine = self._engine()
@@ -154,10 +174,9 @@ class Worker:
             if self._supervisor is not None:
                 telling = self._supervisor.telling(problem, self._metrics.render)
                 tasks.append(asyncio.create_task(telling, name="telling"))
-            if self._companion is not None:
-                await self._companion.start()
-                stack.push_async_callback(self._companion.stop)
-                tasks.append(asyncio.create_task(self._end_with(self._companion), name="companion"))
+            stack.push_async_callback(self._companions.stop)
+            await self._companions.start()
+            tasks.append(asyncio.create_task(self._end_with_companions(), name="companions"))
             for task in tasks:
                 task.add_done_callback(_must_not_end)
             self._host.start(HostContext(self._settings, engine, publisher, self._metrics.registry))
@@ -165,8 +184,7 @@ class Worker:
             await app.start()
             await self._until_stopped(app)
             self._bound_the_end()
-            if self._companion is not None:
-                self._companion.terminate()  # so that both finish at the same time
+            self._companions.terminate()  # so that all finish at the same time
             await self._host.stop()
             for task in tasks[1:]:
                 task.cancel()
@@ -175,11 +193,11 @@ class Worker:
         logger.info("worker %s has stopped", self._identity)
         return self._exit_code
 
-    async def _end_with(self, companion: Companion) -> None:
-        """When the companion ends, so does this process, with its code."""
-        code = await companion.ended()
+    async def _end_with_companions(self) -> None:
+        """When one of them ends, so does this process, with its code."""
+        companion, code = await self._companions.ended()
         if not self._stopping.is_set():
-            logger.error("the process that drives %s has ended with code %d; so does this one", companion.name, code)
+            logger.error("the process %s has ended with code %d; so does this one", companion.name, code)
             self._exit_code = code
             self._stopping.set()
 
@@ -202,16 +220,17 @@ class Worker:
                 return "the worker is stopping"
             if app.rebalancing or not engine.ready:
                 return f"a rebalance or recovery has been under way for {engine.not_ready_s():.0f} s"
-            return None if self._companion is None else self._companion.problem()
+            return self._companions.problem()
 
         return problem
 
     async def _serve_health(self, stack: AsyncExitStack, problem: Callable[[], str | None]) -> None:
-        settings, companion = self._settings, self._companion
+        settings, companions = self._settings, self._companions
         if self._supervisor is not None:
             return  # it tells for this process too
-        more = {} if companion is None else {f"/metrics/{companion.name}": companion.metrics}
-        server = HealthServer(settings.http_host, settings.http_port, self._metrics, problem, more)
+        page = WorkerPage(self._name, self._metrics, companions.peers)
+        more = {f"/metrics/{companion.name}": companion.metrics for companion in companions.others}
+        server = HealthServer(settings.http_host, settings.http_port, page, problem, more)
         port = await server.start()
         stack.push_async_callback(server.stop)
         logger.info("health and metrics on http://%s:%d", self._settings.http_host, port)
@@ -239,6 +258,22 @@ class Worker:
         timer = threading.Timer(_STOP_WITHIN_S, end_process, (ExitCode.STALLED, sentence))
         timer.daemon = True
         timer.start()
+
+
+class WorkerPage:
+    """The metrics of all processes that do the same. Implements `MetricsPage`."""
+
+    def __init__(self, name: str, own: WorkerMetrics, peers: Sequence[Companion]) -> None:
+        self._name = name
+        self._own = own
+        self._peers = peers
+
+    def render(self) -> bytes:
+        """Prometheus' text format. One that has gone silent isn't on it, and is missed in the number of processes."""
+        pages = {self._name: self._own.render()}
+        pages |= {peer.name: page for peer in self._peers if (page := peer.metrics()) is not None}
+        samples = merged(pages) if self._peers else pages[self._name]
+        return samples + _NUMBER_OF_PROCESSES % len(pages)
 
 
 class _Observed:

@@ -93,6 +93,7 @@ class RollbackEstate:
             "RECONCILER_CONTRACTS_DIR": str(folder / "contracts"),
             "RECONCILER_TARGETS_FILE": str(folder / "targets.yaml"),
             "RECONCILER_DATA_DIR": str(folder / "data"),
+            "RECONCILER_PROCESSES": "1",
             "RECONCILER_SESSION_TIMEOUT_S": "6",
             "RECONCILER_HEARTBEAT_INTERVAL_S": "1",
             "RECONCILER_RESTART_MAX_DELAY_S": "0",

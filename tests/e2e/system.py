@@ -143,6 +143,7 @@ class System:
             "RECONCILER_FENCE": estate.fence,
             "RECONCILER_CONTRACTS_DIR": str(contracts),
             "RECONCILER_TARGETS_FILE": str(folder / "targets.yaml"),
+            "RECONCILER_PROCESSES": "1",
             "RECONCILER_SESSION_TIMEOUT_S": "6",
             "RECONCILER_HEARTBEAT_INTERVAL_S": "1",
             "RECONCILER_RESTART_MAX_DELAY_S": "0",

@@ -10,13 +10,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from streams.exits import ExitCode
 from streams.worker import companion as module
-from streams.worker.companion import Companion
+from streams.worker.companion import Companion, Companions
+from tests.support.processes import lives
 from tests.support.waiting import wait_until
 
 
@@ -76,6 +76,35 @@ def test_one_that_is_never_started_ends_by_itself() -> None:
     assert process.wait(60) == 0
 
 
+def test_several_have_one_life() -> None:
+    async def run() -> None:
+        peer, other = child("plain"), Companion("other", ["-m", "tests.support.companion_child", "plain"])
+        companions = Companions([peer], [other])
+        companions.launch()
+        await companions.start()
+        assert peer.problem() != "rollbacks: is starting", "they join the group together"
+        await until(lambda: peer.problem() is None)
+        await until(lambda: companions.problem() is None)
+        process_of(other).kill()
+        assert await companions.ended() == (other, ExitCode.COMPANION)
+        await companions.stop()
+        assert process_of(peer).returncode == 0
+
+    asyncio.run(run())
+
+
+def test_none_at_all_never_end_and_are_never_a_problem() -> None:
+    async def run() -> None:
+        companions = Companions()
+        await companions.start()
+        assert companions.problem() is None
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(companions.ended(), 0.01)
+        await companions.stop()
+
+    asyncio.run(run())
+
+
 def test_its_exit_code_is_handed_on() -> None:
     async def run() -> None:
         companion = child("fails")
@@ -129,10 +158,3 @@ def test_it_ends_in_order_when_the_first_process_is_killed() -> None:
         second = int(first.stdout.readline())
         first.kill()
     wait_until(lambda: not lives(second), deadline_s=60, what="the second process ends")
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.estate import SYSTEM, Estate, WorkerProcess, action, folded, produce_actions, shown
+from tests.support.estate import SYSTEM, Estate, WorkerProcess, action, assert_equals_fold, produce_actions
 from tests.support.kafka import KafkaBroker
 from tests.support.waiting import wait_until
 
@@ -75,19 +75,6 @@ def settle(estate: Estate, workers: list[WorkerProcess], deadline_s: float = 120
         return estate.lag() == 0
 
     wait_until(drained, deadline_s=deadline_s, what="the workers commit everything")
-
-
-def assert_equals_fold(estate: Estate) -> None:
-    """The table is the fold of the log, and the commands are those of the fold, each once."""
-    counts, commands = folded(estate)
-    heads = shown(estate.heads())
-    wrong = {key: (heads.get(key), count) for key, count in counts.items() if heads.get(key) != count}
-    assert not wrong, f"{len(wrong)} of {len(counts)} heads differ, such as {dict(list(wrong.items())[:3])}"
-    assert heads.keys() == counts.keys()
-    sent = estate.command_ids()
-    assert len(sent) == len(set(sent)), f"{len(sent) - len(set(sent))} commands were sent twice"
-    assert set(sent) == set(commands)
-    assert len(estate.history_keys()) == sum(count[0] for count in counts.values())
 
 
 @pytest.mark.timeout(400)

@@ -1,4 +1,4 @@
-"""What runs in which of a worker's two processes."""
+"""What runs in which of a worker's processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.contracts.model import ContractSet
 from reconciler.machines.resource import ResourceMachine
 from reconciler.machines.rollback import RollbackMachine
 from reconciler.wire.codec import Codec
-from streams.cli.worker import _arguments
+from streams.cli.worker import _companions
 from streams.settings import Settings, load_settings
 from streams.wiring import RESOURCES, ROLLBACKS, pipeline_of, services_of, settings_of
 
@@ -62,9 +62,22 @@ def test_the_sampler_runs_beside_the_gatherer_where_there_are_targets(tmp_path: 
     assert [service.name for service in found] == ["gatherer", "sampler"]
 
 
-def test_the_second_process_is_started_with_what_the_command_line_said() -> None:
-    given = settings(bootstrap_servers="kafka:1", contracts_dir=Path("rules"))
-    arguments = " ".join(_arguments(given, ROLLBACKS))
-    assert arguments == (
-        "-m streams.cli.main worker --only rollbacks --bootstrap-servers kafka:1 --data-dir data --contracts rules"
-    )
+def test_the_other_processes_are_started_with_what_the_command_line_said() -> None:
+    given = settings(bootstrap_servers="kafka:1", contracts_dir=Path("rules"), processes=3)
+    companions = _companions(given, None)
+    assert [peer.name for peer in companions.peers] == ["resources-2", "resources-3"]
+    assert [other.name for other in companions.others] == ["rollbacks"]
+    said = "--processes 3 --bootstrap-servers kafka:1 --data-dir data --contracts rules"
+    assert [" ".join(each._arguments) for each in (*companions.peers, *companions.others)] == [
+        f"-m streams.cli.main worker --only resources {said} --process 2",
+        f"-m streams.cli.main worker --only resources {said} --process 3",
+        f"-m streams.cli.main worker --only rollbacks {said}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("only", "processes", "peers", "others"), [("resources", 2, 1, 0), ("rollbacks", 2, 0, 0), (None, 1, 0, 1)]
+)
+def test_one_half_alone_has_what_belongs_to_it(only: str | None, processes: int, peers: int, others: int) -> None:
+    companions = _companions(settings(processes=processes), only)
+    assert (len(companions.peers), len(companions.others)) == (peers, others)

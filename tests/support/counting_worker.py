@@ -1,4 +1,4 @@
-"""A worker process with the counting machine: `python -m tests.support.counting_worker`, settings from the environment.
+"""A worker with the counting machine: `python -m tests.support.counting_worker`, settings from the environment.
 
 COUNTING_MACHINE=trusting takes the machine that counts what comes twice, =tally that without history.
 PAUSE_AT=<point>:<partition or any>:<batches> makes the process stop itself (SIGSTOP) at that point of a batch once so many
@@ -8,6 +8,7 @@ others' logs.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
@@ -20,6 +21,7 @@ from reconciler.values.errors import ReconcilerError
 from reconciler.wire.codec import Codec
 from reconciler.wire.topics import TopicNames
 from streams.logs import configure_logging
+from streams.processes import processes_of
 from streams.runner.batch import BatchRunner
 from streams.runner.pipeline import resource_pipeline
 from streams.settings import load_settings
@@ -27,15 +29,28 @@ from streams.store import producer
 from streams.store.table import PartitionTable
 from streams.transport import thread
 from streams.transport.thread import BatchConsumerThread
+from streams.wiring import RESOURCES, settings_of
+from streams.worker.companion import Companion, Companions, Supervisor
 from streams.worker.main import run_worker
 from tests.support.counting import CountingMachine, TallyMachine, TrustingMachine
 
 _MACHINES = {"": CountingMachine, "trusting": TrustingMachine, "tally": TallyMachine}
 
 
+_MODULE = "tests.support.counting_worker"
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--process", type=int, default=1)
+    parser.add_argument("--report-to", type=int)
+    given = parser.parse_args()
     settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    peers = range(2, processes_of(settings) + 1) if given.report_to is None else ()
+    companions = Companions([Companion(f"counting-{peer}", ["-m", _MODULE, "--process", str(peer)]) for peer in peers])
+    companions.launch()
+    settings = settings_of(RESOURCES, settings, given.process)
+    configure_logging(settings.log_level, settings.log_format, f"counting-{given.process}")
     _arrange_pause(settings.data_dir)
     _arrange_fault(os.environ.get("FAULT", ""))
     if os.environ.get("SLOW_RECOVERY_S"):
@@ -44,7 +59,15 @@ def main() -> None:
     pipeline = resource_pipeline(machine, TopicNames(settings.topic_prefix))
     port_file = settings.data_dir / "port"
     try:
-        run_worker(settings, pipeline, Codec.packaged(), on_listening=lambda port: _tell(port_file, str(port)))
+        run_worker(
+            settings,
+            pipeline,
+            Codec.packaged(),
+            on_listening=lambda port: _tell(port_file, str(port)),
+            companions=companions,
+            supervisor=None if given.report_to is None else Supervisor(given.report_to),
+            name=f"counting-{given.process}",
+        )
     except ReconcilerError as error:
         print(f"reconciler: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,6 +15,7 @@ import msgspec
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.json_form import action_from_json
 from reconciler.records import Action, Command, Record
@@ -316,6 +317,19 @@ def shown(heads: Mapping[str, Count]) -> dict[str, tuple[int, int, str]]:
     return {resource: (count.actions, count.total, count.last) for resource, count in heads.items()}
 
 
+def assert_equals_fold(estate: Estate) -> None:
+    """The table is the fold of the log, and the commands are those of the fold, each once."""
+    counts, commands = folded(estate)
+    heads = shown(estate.heads())
+    wrong = {key: (heads.get(key), count) for key, count in counts.items() if heads.get(key) != count}
+    assert not wrong, f"{len(wrong)} of {len(counts)} heads differ, such as {dict(list(wrong.items())[:3])}"
+    assert heads.keys() == counts.keys()
+    sent = estate.command_ids()
+    assert len(sent) == len(set(sent)), f"{len(sent) - len(set(sent))} commands were sent twice"
+    assert set(sent) == set(commands)
+    assert len(estate.history_keys()) == sum(count[0] for count in counts.values())
+
+
 # -- processes
 
 
@@ -334,6 +348,7 @@ class WorkerProcess:
             # Behind the fence it is the engine alone that must see to it that nothing is folded twice.
             "COUNTING_MACHINE": "trusting" if estate.fence == "transactional" else "",
             "RECONCILER_DATA_DIR": str(folder),
+            "RECONCILER_PROCESSES": "1",
             "RECONCILER_HTTP_PORT": "0",
             "RECONCILER_SESSION_TIMEOUT_S": "6",
             "RECONCILER_HEARTBEAT_INTERVAL_S": "1",
@@ -390,6 +405,16 @@ class WorkerProcess:
         """Starts it again if it has ended by itself, as a supervisor would."""
         if not self.process.is_running():
             self.start()
+
+    def metric_by_process(self, name: str) -> dict[str, float]:
+        """The sum of all samples of a metric, by the process that they are of."""
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(self.get("/metrics").decode()):
+            for sample in family.samples:
+                if sample.name == name:
+                    process = sample.labels["process"]
+                    found[process] = found.get(process, 0.0) + sample.value
+        return found
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

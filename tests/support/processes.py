@@ -121,6 +121,19 @@ class Server(ABC):
         self.close()
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that haven't been waited for."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def lives(pid: int) -> bool:
+    """Whether a process, which need not be ours, still runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _dying_with_us() -> list[str]:
     """A prefix under which the kernel ends the server when we die without stopping it, where the machine can do that."""
     setpriv = shutil.which("setpriv")
