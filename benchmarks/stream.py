@@ -25,12 +25,20 @@ from tests.support.ports import free_port
 
 _PARTITIONS = 6
 _WITHIN_S = 300.0
-_POLL_S = 0.02
-_FOLDED = re.compile(rb'^reconciler_records_total\{[^}]*verdict="folded"[^}]*\} ([0-9.e+]+)', re.MULTILINE)
+_POLL_S = 0.2
+"""The page is made anew each time, at the worker's cost."""
+# The label `process` stands first, where there are several.
+_PROCESS = re.compile(r'^reconciler_partitions(?:\{process="([^"]+)"\})? ', re.MULTILINE)
+_FOLDED = re.compile(
+    r'^reconciler_records_total\{(?:process="([^"]+)",)?[^}]*verdict="folded"[^}]*\} ([0-9.e+]+)', re.MULTILINE
+)
 
 
-def run(file: Path | None, records: int, plain_records: int) -> None:
+def run(file: Path | None, records: int, plain_records: int, processes: int | None = None) -> None:
     """Prints records a second of both, the processor time that each takes a record, and the ratios.
+
+    The worker folds in as many `processes` as it has by default, or in this number of them. The plain agent is one process: so the
+    clock's ratio has the processes in it, and that of processor time hasn't.
 
     Processor time is what says most on a machine that does other things meanwhile: it doesn't count waiting for one's turn.
     """
@@ -53,11 +61,13 @@ def run(file: Path | None, records: int, plain_records: int) -> None:
                 broker.bootstrap, plain_topic, f"{estate.prefix}plain-agent", min(count, plain_records), folder
             )
             click.echo("the worker …", err=True)
-            ours = _worker(estate, count, Path(folder))
+            ours, folding = _worker(estate, count, Path(folder), processes)
     result = {
         "benchmark": "stream",
         "records": count,
+        "processes": folding,
         "records_per_s": round(1 / ours.seconds),
+        "records_per_s_a_process": round(1 / ours.seconds / folding),
         "plain_faust_records_per_s": round(1 / plain.seconds),
         "times_plain_faust": round(plain.seconds / ours.seconds, 1),
         "cpu_us_a_record": round(ours.cpu_s * 1e6, 1),
@@ -90,9 +100,9 @@ def _plain(bootstrap: str, topic: str, group: str, records: int, folder: str) ->
     return _Cost(told["seconds"] / told["records"], told["cpu_s"] / told["records"])
 
 
-def _worker(estate: Estate, records: int, folder: Path) -> _Cost:
-    """From the first to the last record folded, by the worker's own metrics. The processor time is that of the process that
-    folds, with all that it does beside; the one for rollbacks has nothing to do here."""
+def _worker(estate: Estate, records: int, folder: Path, processes: int | None) -> tuple[_Cost, int]:
+    """From the moment at which all its processes fold to the last record, by the worker's own metrics; and how many of its
+    processes fold. The processor time is that of all its processes, with all that they do beside."""
     port = free_port()
     environment = {
         **os.environ,
@@ -103,6 +113,7 @@ def _worker(estate: Estate, records: int, folder: Path) -> _Cost:
         "RECONCILER_APPLICATION_ID": estate.group,
     }
     command = [sys.executable, "-m", "streams.cli.main", "worker", "--http-port", str(port)]
+    command += [] if processes is None else ["--processes", str(processes)]
     with (folder / "worker.log").open("wb") as log:
         worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
@@ -112,30 +123,59 @@ def _worker(estate: Estate, records: int, folder: Path) -> _Cost:
             worker.wait(60)
 
 
-def _cost(worker: subprocess.Popen[bytes], port: int, records: int, log: Path) -> _Cost:
+class _Moment(NamedTuple):
+    """How things stood at an instant."""
+
+    at: float
+    folded: float
+    cpu_s: float
+
+
+def _cost(worker: subprocess.Popen[bytes], port: int, records: int, log: Path) -> tuple[_Cost, int]:
     deadline = time.monotonic() + _WITHIN_S
-    began: tuple[float, float, float] | None = None
+    began: _Moment | None = None
     while True:
-        folded, now = _folded(port), time.perf_counter()
-        if began is None and folded:
-            began = (now, folded, _cpu_s(worker.pid))
-        if began is not None and folded >= records:
-            count = folded - began[1]
-            return _Cost((now - began[0]) / count, (_cpu_s(worker.pid) - began[2]) / count)
+        folded = _folded(port)
+        now = _Moment(time.perf_counter(), sum(folded.values()), _cpu_s(worker.pid))
+        if began is None and folded and all(folded.values()):
+            began = now
+            click.echo(f"{len(folded)} processes fold, after {now.folded:.0f} records …", err=True)
+        if began is not None and now.folded >= records:
+            count = now.folded - began.folded
+            if not count:
+                raise SystemExit("all was folded before every process was at work; take more --records")
+            return _Cost((now.at - began.at) / count, (now.cpu_s - began.cpu_s) / count), len(folded)
         if worker.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the worker folded {folded:.0f} of {records} records only:\n{log.read_text()[-4000:]}")
+            said = log.read_text()[-4000:]
+            raise SystemExit(f"the worker folded {now.folded:.0f} of {records} records only:\n{said}")
         time.sleep(_POLL_S)
 
 
 def _cpu_s(pid: int) -> float:
-    """Processor time that a process has taken, in all its threads (proc(5): utime and stime are the fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _folded(port: int) -> float:
+    """Processor time that a process and its children have taken, in all their threads (proc(5): utime and stime are the fields
+    14 and 15)."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
-            return sum(float(value) for value in _FOLDED.findall(answer.read()))
-    except OSError:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
         return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(_cpu_s(int(each)) for each in children)
+
+
+def _folded(port: int) -> dict[str, float]:
+    """How many records each of the processes that fold has folded; nothing before all are ready."""
+    try:
+        _get(port, "/ready")
+        page = _get(port, "/metrics")
+    except OSError:
+        return {}
+    folded = dict.fromkeys(_PROCESS.findall(page), 0.0)
+    for process, count in _FOLDED.findall(page):
+        folded[process] += float(count)
+    return folded
+
+
+def _get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+        body: bytes = answer.read()
+        return body.decode()
