@@ -67,7 +67,7 @@ def terms_of(action: Action, contracts: ContractSet) -> list[Term]:
     if action.actor is not None:
         terms.append(Term("actor", action.actor.id))
     terms += [Term("depends_on", name) for name in dict.fromkeys(action.depends_on)]
-    terms += [Term("refers_to", key) for key in dict.fromkeys(_referred(action, contracts))]
+    terms += [Term("refers_to", key) for key in dict.fromkeys(referred_by(action, contracts))]
     return terms
 
 
@@ -76,8 +76,8 @@ def posting_of(action: Action, offset: int) -> Posting:
     return Posting(offset, operation_of(action), action.resource, action.action_id, action.occurred_at, action.stage)
 
 
-def _referred(action: Action, contracts: ContractSet) -> Iterator[str]:
-    """The resources that an action's values, new or old, refer to."""
+def referred_by(action: Action, contracts: ContractSet) -> Iterator[str]:
+    """The resources that an action's values, new or old, refer to; some of them more than once."""
     for path, referred in contracts.for_resource(action.resource).references.items():
         tokens = tokens_of(path)
         for values in (action.set, action.before or {}):

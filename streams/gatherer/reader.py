@@ -16,8 +16,8 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from reconciler.contracts.model import ContractSet
-from reconciler.plan.index import Matches, Term, matches, offsets_of, terms_of
-from reconciler.records import Action, GatherQuery
+from reconciler.plan.index import Matches, Term, matches, offsets_of
+from reconciler.records import Action, GatherQuery, operation_of
 from reconciler.values.errors import InputError
 from reconciler.values.traceparent import usable_traceparent
 from reconciler.wire.codec import Codec
@@ -69,8 +69,6 @@ class LateTold(NamedTuple):
     """A late action, and to which question it is told."""
 
     item: LateAction
-    operation_id: str
-    resource: str
     query: GatherQuery
 
 
@@ -80,7 +78,6 @@ class LedgerReader:
     def __init__(self, settings: Settings, topics: TopicNames, codec: Codec, contracts: ContractSet) -> None:
         self._topics = topics
         self._codec = codec
-        self._contracts = contracts
         self._partitions = settings.partitions
         self._ends = LogEnds(settings)
         self._consumer = Consumer(
@@ -131,6 +128,7 @@ class LedgerReader:
             for partition in gone:
                 del self._standing[partition], self._answered[partition], self._unanswered[partition]
                 self._positions.pop(partition, None)
+                self._store.release(partition)
             self.with_late -= gone
             self._to_begin -= gone
             self._followed -= gone
@@ -251,9 +249,8 @@ class LedgerReader:
                 continue
             actions.append((offset, action))
             if len(standing):
-                terms = terms_of(action, self._contracts)
-                asking = standing.asking(action, terms, offset, message.timestamp()[1])
-                late += [LateAction(question, offset) for question in asking]
+                asking = standing.asking(action, offset, message.timestamp()[1])
+                late += [LateAction(question, offset, operation_of(action), action.resource) for question in asking]
         position = Position(max(records, end, before.read), records)
         if position == before:
             return
@@ -341,11 +338,10 @@ class LedgerReader:
         lost: list[LateAction] = []
         for item in items:
             asked = standing.get(item.question)
-            posting = self._store.posting(partition, item.offset)
-            if asked is None or posting is None:
+            if asked is None:
                 lost.append(item)
             else:
-                found.append(LateTold(item, posting.operation_id, posting.resource, asked.query))
+                found.append(LateTold(item, asked.query))
         self._store.late_was_told(partition, lost)
         return found
 

@@ -294,14 +294,14 @@ class _Run:
             self._service.metrics.late.inc(len(ready))
 
     async def _tell(self, partition: int, told: LateTold) -> None:
-        offsets = await self._in_thread(lambda: self._reader.offsets(partition, [told.resource]))
-        dossier = self._service.dossier(self._context, partition, told.resource, offsets[told.resource])
+        offsets = await self._in_thread(lambda: self._reader.offsets(partition, [told.item.resource]))
+        dossier = self._service.dossier(self._context, partition, told.item.resource, offsets[told.item.resource])
         answer = Gathered(
             rollback_id=told.query.rollback_id,
             round=told.query.round,
             partition=partition,
             complete_up_to=told.item.offset + 1,
-            matched=[told.operation_id],
+            matched=[told.item.operation_id],
             dossiers=[] if dossier is None else [dossier],
             is_late=True,
             occurred_at=_now(),

@@ -7,18 +7,28 @@ they hold is bounded: the oldest make room, and that is said.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
-from reconciler.plan.index import Term, is_told_later, term_of
-from reconciler.records import Action, GatherQuery
+from reconciler.plan.index import Term, TermKind, is_told_later, term_of
+from reconciler.records import Action, GatherQuery, operation_of
 from reconciler.values.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 MOST_TERMS: Final = 200_000
+
+_VALUE_OF: Final[Mapping[TermKind, Callable[[Action], str | None]]] = {
+    "operation": operation_of,
+    "run": lambda action: action.run_id,
+    "workflow": lambda action: action.workflow_id,
+    "actor": lambda action: None if action.actor is None else action.actor.id,
+    "system": lambda action: action.resource.partition("/")[0],
+    "resource": lambda action: action.resource,
+}
+"""Under what an action is found of what can be asked for."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -37,7 +47,7 @@ class StandingQuestions:
 
     def __init__(self, most_terms: int = MOST_TERMS) -> None:
         self._most_terms = most_terms
-        self._by_term: dict[Term, dict[str, None]] = {}
+        self._by_kind: dict[TermKind, dict[str, dict[str, None]]] = {}
         self._questions: dict[str, Standing] = {}
         self._terms = 0
 
@@ -53,7 +63,7 @@ class StandingQuestions:
         self.remove(standing.question)
         self._questions[standing.question] = standing
         for term in _terms_of(standing.query):
-            self._by_term.setdefault(term, {})[standing.question] = None
+            self._by_kind.setdefault(term.kind, {}).setdefault(term.value, {})[standing.question] = None
             self._terms += 1
         while self._terms > self._most_terms and len(self._questions) > 1:
             oldest = next(iter(self._questions))
@@ -66,25 +76,26 @@ class StandingQuestions:
         if standing is None:
             return
         for term in _terms_of(standing.query):
-            asking = self._by_term[term]
-            del asking[question]
+            by_value = self._by_kind[term.kind]
+            del by_value[term.value][question]
             self._terms -= 1
-            if not asking:
-                del self._by_term[term]
+            if not by_value[term.value]:
+                del by_value[term.value]
+            if not by_value:
+                del self._by_kind[term.kind]
 
-    def asking(self, action: Action, terms: Iterable[Term], offset: int, timestamp_ms: int) -> Iterator[str]:
+    def asking(self, action: Action, offset: int, timestamp_ms: int) -> list[str]:
         """The questions to which an action is to be told as a late one."""
-        if not self._by_term:
-            return
-        seen: set[str] = set()
-        for term in terms:
-            for question in self._by_term.get(term, ()):
-                standing = self._questions[question]
-                if question in seen or not _is_later(standing, offset, timestamp_ms):
-                    continue
-                seen.add(question)
-                if is_told_later(standing.query, action):
-                    yield question
+        found: dict[str, None] = {}
+        for kind, by_value in self._by_kind.items():
+            value = _VALUE_OF[kind](action)
+            if value in by_value:
+                found |= by_value[value]
+        return [question for question in found if self._is_for(self._questions[question], action, offset, timestamp_ms)]
+
+    @staticmethod
+    def _is_for(standing: Standing, action: Action, offset: int, timestamp_ms: int) -> bool:
+        return _is_later(standing, offset, timestamp_ms) and is_told_later(standing.query, action)
 
 
 def _is_later(standing: Standing, offset: int, timestamp_ms: int) -> bool:

@@ -6,13 +6,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.contracts.model import ContractSet
-from reconciler.plan.index import terms_of
 from reconciler.records import Action, GatherQuery, Selector
 from streams.gatherer.standing import Standing, StandingQuestions
 from tests.core.histories import make_action
-
-CONTRACTS = ContractSet()
 
 
 def standing(name: str, *, after: int | None = 10, after_ms: int = 0, **fields: Any) -> Standing:
@@ -21,7 +17,7 @@ def standing(name: str, *, after: int | None = 10, after_ms: int = 0, **fields: 
 
 
 def told(questions: StandingQuestions, action: Action, offset: int = 10, timestamp_ms: int = 0) -> list[str]:
-    return sorted(questions.asking(action, terms_of(action, CONTRACTS), offset, timestamp_ms))
+    return sorted(questions.asking(action, offset, timestamp_ms))
 
 
 def test_it_is_told_to_those_who_asked_for_it() -> None:
