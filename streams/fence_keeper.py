@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import redis
@@ -18,6 +18,7 @@ import redis
 from reconciler.machines.rollback import Head, fences_of
 from reconciler.sdk.fences import KEEP_S, AsyncRedisFence
 from reconciler.values.instant import SECOND
+from streams.transport.chunk import Chunk
 from streams.worker_services import PartitionNotOwned, WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ class FenceKeeper:
         """Of states that change again before the run comes to them, only the last counts."""
         self._touched.setdefault(partition, {}).update(states)
         self._news.set()
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+        """Nothing to do: states are what counts here."""
 
     async def run(self, context: WorkerContext) -> None:
         """Keeps the fences until it is cancelled."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from reconciler.machines.protocol import HistoryReader
     from streams.settings import Settings
+    from streams.transport.chunk import Chunk
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -96,6 +97,11 @@ class WorkerService(Protocol):
 
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         """These resources have these new states, as of a batch that is durable. Called after each batch, from the event loop."""
+        ...
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+        """A chunk is durable. `events` says what was folded of each of its records, None where the record was seen before,
+        forwarded or put aside. Called for each chunk of every input, in the order of its partition, from the event loop."""
         ...
 
 

@@ -1,5 +1,7 @@
 """Reading the ledger and the questions of the partitions that are owned: the gatherer's thread.
 
+The ledger comes from the feed, as the table has folded it. It is read from Kafka only where the feed doesn't begin where the
+index ends (after a start, a rebalance, where the feed overflowed), and while a question waits for what isn't folded yet.
 The questions of a partition are read from their beginning before the first action is, so that no action goes by a standing
 question unseen. Which questions were answered already is committed under a consumer group of the gatherer's own.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,14 +19,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from reconciler.contracts.model import ContractSet
 from reconciler.plan.index import Matches, Term, matches, offsets_of
-from reconciler.records import Action, GatherQuery, operation_of
+from reconciler.records import GatherQuery
 from reconciler.values.errors import InputError
 from reconciler.values.traceparent import usable_traceparent
 from reconciler.wire.codec import Codec
 from reconciler.wire.errors import DecodeError
-from reconciler.wire.partition import partition_of
 from reconciler.wire.topics import TopicNames
+from streams.gatherer.feed import LedgerFeed
 from streams.gatherer.index_store import IndexStore, LateAction, Position
+from streams.gatherer.indexing import LedgerIndexer, LedgerRecord
 from streams.gatherer.standing import Standing, StandingQuestions
 from streams.log_ends import LogEnds
 from streams.settings import Settings
@@ -72,13 +75,28 @@ class LateTold(NamedTuple):
     query: GatherQuery
 
 
+class Polled(NamedTuple):
+    """What came of one poll."""
+
+    questions: list[Question]
+    """That weren't answered yet."""
+    busy_s: float
+    fed: int
+    """Actions that were indexed out of the feed."""
+    read: int
+    """Actions that were indexed as they were read from Kafka."""
+    reading: int
+    """Partitions whose ledger is read from Kafka now."""
+
+
 class LedgerReader:
     """To be made and used in one thread."""
 
-    def __init__(self, settings: Settings, topics: TopicNames, codec: Codec, contracts: ContractSet) -> None:
+    def __init__(
+        self, settings: Settings, topics: TopicNames, codec: Codec, contracts: ContractSet, feed: LedgerFeed
+    ) -> None:
         self._topics = topics
         self._codec = codec
-        self._partitions = settings.partitions
         self._ends = LogEnds(settings)
         self._consumer = Consumer(
             {
@@ -105,15 +123,20 @@ class LedgerReader:
             raise
         if settings.store == "memory":
             self._store.wipe()
+        self._indexer = LedgerIndexer(self._store, feed, codec, settings.partitions)
         self._followed: set[int] = set()
-        self._positions: dict[int, Position] = {}
         self._answered: dict[int, int] = {}
         self._unanswered: dict[int, dict[int, None]] = {}
         self._standing: dict[int, StandingQuestions] = {}
         self._to_begin: set[int] = set()
+        self._reading: set[int] = set()
+        """The partitions whose ledger is read from Kafka."""
         self._is_paused = False
-        self.with_late: set[int] = set()
+
+    @property
+    def with_late(self) -> frozenset[int]:
         """The partitions in which something late may be left to tell."""
+        return frozenset(self._indexer.with_late)
 
     # -- which partitions
 
@@ -127,10 +150,9 @@ class LedgerReader:
             )
             for partition in gone:
                 del self._standing[partition], self._answered[partition], self._unanswered[partition]
-                self._positions.pop(partition, None)
-                self._store.release(partition)
-            self.with_late -= gone
+                self._indexer.end(partition)
             self._to_begin -= gone
+            self._reading -= gone
             self._followed -= gone
         if new:
             self._begin(new)
@@ -158,22 +180,41 @@ class LedgerReader:
         if position.read > high:
             logger.warning("the ledger of partition %d ends before its index; the index is made anew", partition)
             self._store.wipe_partition(partition)
-            position = Position(0, 0)
-        self._positions[partition] = position
-        self.with_late.add(partition)
-        place.offset = position.read if position.read else OFFSET_BEGINNING
-        self._consumer.incremental_assign([place])
+        self._indexer.begin(partition, self._standing[partition])
 
     # -- reading
 
-    def poll(self, wait_s: float, *, with_questions: bool) -> tuple[list[Question], float]:
-        """Reads a little, indexes what is of the ledger, and gives what is asked and wasn't answered yet, with the seconds
-        that it was busy. Without questions, none is read but those that came already."""
+    def poll(self, wait_s: float, *, with_questions: bool, asked: Set[int] = frozenset()) -> Polled:
+        """Takes a little of the ledger into the index, and gives what is asked. Without questions, none is read but those
+        that came already. What isn't folded yet is read of the partitions that are `asked`."""
         self._pause_questions(not with_questions)
         messages = self._consumer.consume(_MOST_RECORDS, wait_s)
         began = time.perf_counter()
-        questions = self._take(messages)
-        return questions, time.perf_counter() - began
+        questions, read = self._take(messages)
+        fed = sum(
+            self._indexer.take_fed(partition, at_once=partition in asked) for partition in self._indexer.partitions
+        )
+        self._choose_sources(asked)
+        return Polled(questions, time.perf_counter() - began, fed, read, len(self._reading))
+
+    def _choose_sources(self, asked: Set[int]) -> None:
+        """Reads the ledger from Kafka where that is needed, and nowhere else."""
+        for partition in self._indexer.partitions:
+            is_needed = partition in asked or self._indexer.needs_reading(partition)
+            if is_needed == (partition in self._reading):
+                continue
+            place = TopicPartition(self._topics.actions, partition, self._read_up_to(partition) or OFFSET_BEGINNING)
+            if is_needed:
+                self._reading.add(partition)
+                self._consumer.incremental_assign([place])
+            else:
+                self._reading.discard(partition)
+                self._consumer.incremental_unassign([place])
+
+    def _read_up_to(self, partition: int) -> int:
+        position = self._indexer.position(partition)
+        assert position is not None
+        return position.read
 
     def _pause_questions(self, is_paused: bool) -> None:
         if is_paused == self._is_paused:
@@ -182,8 +223,9 @@ class LedgerReader:
         places = [place for place in self._consumer.assignment() if place.topic == self._topics.gather_queries]
         (self._consumer.pause if is_paused else self._consumer.resume)(places)
 
-    def _take(self, messages: Sequence[Message]) -> list[Question]:
-        actions: dict[int, list[Message]] = {}
+    def _take(self, messages: Sequence[Message]) -> tuple[list[Question], int]:
+        """Takes what was read; gives the questions, and how many actions there were."""
+        records: dict[int, list[LedgerRecord]] = {}
         ends: dict[int, int] = {}
         questions: list[Question] = []
         for message in messages:
@@ -194,21 +236,23 @@ class LedgerReader:
             if error is not None:
                 self._take_event(message, error, ends)
             elif message.topic() == self._topics.actions:
-                actions.setdefault(partition, []).append(message)
+                records.setdefault(partition, []).append(_record(message))
             else:
                 questions += self._asked(partition, message)
         for partition in sorted(self._to_begin):
             self._begin_ledger(partition)
-        for partition in actions.keys() | ends.keys():
-            self._index(partition, actions.get(partition, []), ends.get(partition, 0))
-        return questions
+        read = sum(
+            self._indexer.take_read(partition, records.get(partition, []), ends.get(partition, 0))
+            for partition in (records.keys() | ends.keys()) & self._reading
+        )
+        return questions, read
 
     def _take_event(self, message: Message, error: KafkaError, ends: dict[int, int]) -> None:
         partition = message.partition() or 0
         if error.code() == KafkaError._PARTITION_EOF:
             if message.topic() == self._topics.actions:
                 ends[partition] = message.offset() or 0
-            elif partition not in self._positions:
+            elif self._indexer.position(partition) is None:
                 self._to_begin.add(partition)
         else:
             raise KafkaException(error)
@@ -233,43 +277,6 @@ class LedgerReader:
             self._standing[partition].add(_standing(question, known))
         return []
 
-    def _index(self, partition: int, messages: Sequence[Message], end: int) -> None:
-        before = self._positions.get(partition)
-        if before is None:
-            return
-        actions: list[tuple[int, Action]] = []
-        late: list[LateAction] = []
-        standing = self._standing[partition]
-        records = before.records
-        for message in messages:
-            offset = message.offset() or 0
-            records = offset + 1
-            action = self._action(partition, message)
-            if action is None:
-                continue
-            actions.append((offset, action))
-            if len(standing):
-                asking = standing.asking(action, offset, message.timestamp()[1])
-                late += [LateAction(question, offset, operation_of(action), action.resource) for question in asking]
-        position = Position(max(records, end, before.read), records)
-        if position == before:
-            return
-        self._store.take(partition, actions, position, late)
-        self._positions[partition] = position
-        if late:
-            self.with_late.add(partition)
-
-    def _action(self, partition: int, message: Message) -> Action | None:
-        """The action of a record, None for what the table doesn't fold either."""
-        try:
-            action = self._codec.decode(message.value())
-        except DecodeError:
-            return None
-        key = message.key()
-        if not isinstance(action, Action) or key is None or key != action.resource.encode():
-            return None
-        return action if partition_of(key, self._partitions) == partition else None
-
     # -- answering
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -279,7 +286,7 @@ class LedgerReader:
 
     def position(self, partition: int) -> Position | None:
         """How far a partition has come; None while its questions are being read, and where it isn't followed."""
-        return self._positions.get(partition)
+        return self._indexer.position(partition)
 
     def match(self, question: Question) -> Match:
         """What the index says. From here on, what comes later is told if the question is a standing one."""
@@ -293,7 +300,8 @@ class LedgerReader:
         except InputError as error:
             logger.warning("the question %s selects nothing: %s", question.name, error)
             found = Matches([], [])
-        position = self._positions[partition]
+        position = self._indexer.position(partition)
+        assert position is not None
         if query.standing:
             self._standing[partition].add(_standing(question, position.read))
             self._store.forget_late(partition, question.name)
@@ -333,7 +341,7 @@ class LedgerReader:
             return []
         items = self._store.late(partition, _MOST_LATE)
         if not items:
-            self.with_late.discard(partition)
+            self._indexer.with_late.discard(partition)
         found: list[LateTold] = []
         lost: list[LateAction] = []
         for item in items:
@@ -353,6 +361,10 @@ class LedgerReader:
         """Gives back the consumer and the index."""
         self._consumer.close()
         self._store.close()
+
+
+def _record(message: Message) -> LedgerRecord:
+    return LedgerRecord(message.offset() or 0, message.timestamp()[1], message.key(), message.value())
 
 
 def _standing(question: Question, after: int | None) -> Standing:

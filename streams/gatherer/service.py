@@ -26,8 +26,10 @@ from reconciler.wire.codec import Codec
 from reconciler.wire.errors import EncodedTooLargeError
 from reconciler.wire.topics import TopicNames
 from streams.gatherer.answering import Offsets, dossiers_of, parts_of
+from streams.gatherer.feed import LedgerFeed
 from streams.gatherer.metrics import GathererMetrics
-from streams.gatherer.reader import LateTold, LedgerReader, Match, Question
+from streams.gatherer.reader import LateTold, LedgerReader, Match, Polled, Question
+from streams.transport.chunk import Chunk
 from streams.worker_services import DeliveryFailed, PartitionNotOwned, WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,13 @@ class Gatherer:
     name = "gatherer"
 
     def __init__(
-        self, *, topics: TopicNames, codec: Codec, contracts: ContractSet, unseen_quiet_s: float = UNSEEN_QUIET_S
+        self,
+        *,
+        topics: TopicNames,
+        codec: Codec,
+        contracts: ContractSet,
+        unseen_quiet_s: float = UNSEEN_QUIET_S,
+        feed: LedgerFeed | None = None,
     ) -> None:
         """`unseen_quiet_s`: for how long after they were due no observation may come in before an answer no longer waits for
         more; 0: observations aren't waited for."""
@@ -77,15 +85,22 @@ class Gatherer:
         self._contracts = contracts
         self.unseen_quiet_s = unseen_quiet_s
         self.metrics = GathererMetrics()
+        self._feed = feed or LedgerFeed()
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
         """Nothing to do: each turn looks for itself."""
 
     def on_revoked(self, partitions: frozenset[int]) -> None:
-        """Nothing to do: reading what isn't ours any more raises."""
+        """What was folded is of no use any more; what else is read of what isn't ours raises."""
+        self._feed.forget(partitions)
 
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         """Nothing to do: states are read when they are asked about."""
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+        """What was folded of the ledger need not be read again."""
+        if chunk.topic == self._topics.actions:
+            self._feed.put(chunk, events)
 
     async def run(self, context: WorkerContext) -> None:
         """Answers until it is cancelled."""
@@ -93,7 +108,7 @@ class Gatherer:
         with ThreadPoolExecutor(1, "gatherer") as thread:
             loop = asyncio.get_running_loop()
             reader = await loop.run_in_executor(
-                thread, LedgerReader, context.settings, self._topics, self._codec, self._contracts
+                thread, LedgerReader, context.settings, self._topics, self._codec, self._contracts, self._feed
             )
             try:
                 await _Run(self, context, reader, thread).forever()
@@ -180,19 +195,21 @@ class _Run:
         self._waiting = [item for item in self._waiting if item.question.partition in owned]
         has_room = len(self._waiting) < _MOST_WAITING
 
-        def read() -> tuple[list[Question], float]:
-            self._reader.follow(owned)
-            return self._reader.poll(_POLL_S, with_questions=has_room)
+        asked = frozenset(item.question.partition for item in self._waiting if item.match is None)
 
-        questions, busy_s = await self._in_thread(read)
-        self._waiting += [_Waiting(question) for question in questions]
-        self._service.metrics.busy_s.inc(busy_s)
+        def read() -> Polled:
+            self._reader.follow(owned)
+            return self._reader.poll(_POLL_S, with_questions=has_room, asked=asked)
+
+        polled = await self._in_thread(read)
+        self._waiting += [_Waiting(question) for question in polled.questions]
+        self._service.metrics.count(polled.busy_s, polled.fed, polled.read, polled.reading)
         self._service.metrics.waiting.set(len(self._waiting))
         await self._answer()
         for partition in sorted(self._reader.with_late):
             await self._tell_late(partition)
         share = _ASKED_SHARE if self._waiting else _QUIET_SHARE
-        await asyncio.sleep(busy_s * (1 / share - 1))
+        await asyncio.sleep(polled.busy_s * (1 / share - 1))
 
     # -- questions
 

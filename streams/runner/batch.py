@@ -51,16 +51,24 @@ class Unusable(Exception):
 class Batch:
     """What a batch makes."""
 
-    __slots__ = ("changes", "consumed", "counts", "effects", "now")
+    __slots__ = ("changes", "consumed", "counts", "effects", "events", "now")
 
     def __init__(
-        self, effects: list[Outgoing], changes: BatchChanges, consumed: dict[str, int], now: int, counts: BatchCounts
+        self,
+        effects: list[Outgoing],
+        changes: BatchChanges,
+        consumed: dict[str, int],
+        now: int,
+        counts: BatchCounts,
+        events: list[list[Record | None]],
     ) -> None:
         self.effects = effects
         self.changes = changes
         self.consumed = consumed
         self.now = now
         self.counts = counts
+        self.events = events
+        """For each chunk what was folded of each of its records; None where the record went another way."""
 
 
 class BatchRunner:
@@ -99,6 +107,7 @@ class BatchRunner:
         }
         self._outgoing: list[Outgoing] = []
         self._counts = BatchCounts()
+        self._events: list[list[Record | None]] = []
 
     def run(self, chunks: Sequence[Chunk], latest: int) -> Batch:
         """Steps over these chunks; `latest` is the greatest timestamp that a record may have, in microseconds.
@@ -118,13 +127,14 @@ class BatchRunner:
     def _run(self, chunks: Sequence[Chunk], latest: int, *, careful: bool) -> Batch:
         self._outgoing = []
         self._counts = BatchCounts()
+        self._events = []
         consumed = dict(self._consumed)
         for chunk in chunks:
             self._step_chunk(chunk, consumed.get(chunk.topic, 0), latest, careful)
             consumed[chunk.topic] = max(chunk.end, consumed.get(chunk.topic, 0))
         changes = self._table.encode_changes()
         self._consumed = consumed
-        return Batch(self._outgoing, changes, consumed, self._now, self._counts)
+        return Batch(self._outgoing, changes, consumed, self._now, self._counts, self._events)
 
     def _step_chunk(  # noqa: C901, PLR0912, PLR0915 - a call for every check of every record costs a tenth of the whole
         self, chunk: Chunk, consumed: int, latest: int, careful: bool
@@ -138,9 +148,12 @@ class BatchRunner:
         step = self._machine.step
         decode = self._codec.decode
         counts = self._counts
+        events: list[Record | None] = []
+        self._events.append(events)
         now = self._now
         folded = 0
         for record in chunk.records:
+            events.append(None)
             offset = record.offset
             if offset < consumed:
                 counts.replayed += 1
@@ -181,6 +194,7 @@ class BatchRunner:
                         touch(head)
                     head.state = state
                     head.sources[index] = offset
+                events[-1] = event
                 folded += 1
             except Unusable as unusable:
                 self._put_aside(record, chunk, unusable)

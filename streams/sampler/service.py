@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -23,6 +23,7 @@ from streams.sampler.metrics import SamplerMetrics
 from streams.sampler.settings import SamplerSettings
 from streams.sampler.slots import Slots, own_slots
 from streams.sampler.timing import ContractTiming, sample_timing
+from streams.transport.chunk import Chunk
 from streams.worker_services import PartitionNotOwned, WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,9 @@ class Sampler:
         if partition in self._owned:
             self._touched.setdefault(partition, {}).update(states)
             self._news.set()
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+        """Nothing to do: states are what counts here."""
 
     async def run(self, context: WorkerContext) -> None:
         """Samples until it is cancelled."""

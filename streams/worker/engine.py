@@ -22,6 +22,7 @@ from streams.runner.effects import EffectWriter
 from streams.runner.pipeline import Pipeline
 from streams.settings import Settings
 from streams.store.recovery import StoreFactory, Takeover
+from streams.transport.chunk import Chunk
 from streams.worker.process import PartitionProcess, Work
 from streams.worker_services import PartitionNotOwned
 
@@ -36,6 +37,7 @@ class EngineListener(Protocol):
     def on_assigned(self, partitions: frozenset[int]) -> None: ...
     def on_revoked(self, partitions: frozenset[int]) -> None: ...
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None: ...
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None: ...
 
 
 class Engine:
@@ -138,6 +140,7 @@ class Engine:
                     executor=self._executor,
                     metrics=self._metrics,
                     on_touched=self._tell_touched,
+                    on_folded=self._tell_folded,
                 )
             self._metrics.recoveries.inc()
             self._metrics.recovered_records.inc(report.records)
@@ -181,6 +184,10 @@ class Engine:
     def _tell_touched(self, partition: int, states: Mapping[str, object]) -> None:
         for listener in self._listeners:
             listener.on_touched(partition, states)
+
+    def _tell_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+        for listener in self._listeners:
+            listener.on_folded(chunk, events)
 
     async def close(self) -> None:
         """Finishes what is in flight and gives everything back."""

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from reconciler.machines.protocol import HistoryReader
 from streams.metrics import WorkerMetrics
 from streams.settings import Settings
+from streams.transport.chunk import Chunk
 from streams.worker.engine import Engine
 from streams.worker.publisher import Publisher
 from streams.worker_services import Headers, WorkerService
@@ -105,6 +106,9 @@ class ServiceHost:
 
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         self._tell(lambda service: service.on_touched(partition, states))
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+        self._tell(lambda service: service.on_folded(chunk, events))
 
     def _tell(self, call: Callable[[WorkerService], Any]) -> None:
         for service in self._services:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -58,6 +58,7 @@ class PartitionProcess:
         executor: Executor,
         metrics: WorkerMetrics,
         on_touched: Callable[[int, Mapping[str, object]], None],
+        on_folded: Callable[[Chunk, Sequence[object | None]], None],
     ) -> None:
         self.partition = owned.partition
         self.table = owned.table
@@ -68,6 +69,7 @@ class PartitionProcess:
         self._executor = executor
         self._metrics = metrics
         self._on_touched = on_touched
+        self._on_folded = on_folded
         self._checkpoint = owned.checkpoint
         self._waiting: deque[Work] = deque()
         self._room = asyncio.Event()
@@ -156,6 +158,8 @@ class PartitionProcess:
         self._count(taken, batch, time.perf_counter() - started, stepped - started)
         if touched:
             self._on_touched(self.partition, touched)
+        for work, events in zip(taken, batch.events, strict=True):
+            self._on_folded(work.chunk, events)
 
     def _write(self, batch: Batch) -> Checkpoint:
         return write_batch(self._owned, self._checkpoint, batch, time.time())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,8 @@ class Service:
 
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         self.touched |= states
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None: ...
 
 
 async def test_services_see_heads_and_cannot_hurt(estate: Estate, tmp_path: Path) -> None:

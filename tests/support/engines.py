@@ -92,3 +92,5 @@ class Told:
 
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         self.calls.append(("touched", (partition, dict(states))))
+
+    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None: ...

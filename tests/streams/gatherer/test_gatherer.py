@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import Counter, Gauge
 
 from reconciler.contracts.model import ContractSet
 from reconciler.machines.resource import ResourceMachine
 from reconciler.records import Action, Alert, Dossier, Gathered, GatherQuery, Observation, Selector, operation_of
+from reconciler.wire.partition import partition_of
 from streams.embedded.broker import EmbeddedBroker
+from streams.gatherer.feed import LedgerFeed
 from streams.gatherer.service import Gatherer
 from streams.metrics import WorkerMetrics
 from streams.worker.engine import Engine
@@ -43,30 +46,54 @@ def estate(request: pytest.FixtureRequest) -> Estate:
 class Worker:
     """An engine with the resource machine and a gatherer, fed by hand."""
 
-    def __init__(self, estate: Estate, engine: Engine) -> None:
+    def __init__(self, estate: Estate, engine: Engine, gatherer: Gatherer) -> None:
         self._estate = estate
         self.engine = engine
+        self.metrics = gatherer.metrics
         self.positions: dict[int, int] = {}
 
     async def fold(self) -> None:
         """Folds all that there is."""
         await feed(self.engine, self._estate, self.positions)
 
+    async def is_fed(self) -> None:
+        """Returns when nothing of the ledger is read a second time any more."""
+        await until(lambda: value_of(self.metrics.reading) == 0)
+
+    async def has_indexed(self, actions: int) -> None:
+        """Returns when so many actions are in the index."""
+        await until(lambda: value_of(self.metrics.fed) + value_of(self.metrics.read) == actions)
+
+
+def value_of(metric: Counter | Gauge) -> float:
+    (family,) = metric.collect()
+    return family.samples[0].value
+
 
 @asynccontextmanager
 async def working(
-    estate: Estate, folder: Path, partitions: tuple[int, ...] = (0, 1, 2, 3), unseen_quiet_s: float = 0
+    estate: Estate,
+    folder: Path,
+    partitions: tuple[int, ...] = (0, 1, 2, 3),
+    unseen_quiet_s: float = 0,
+    ledger_feed: LedgerFeed | None = None,
 ) -> AsyncIterator[Worker]:
     settings = estate.settings(folder)
     metrics = WorkerMetrics()
-    gatherer = Gatherer(topics=estate.topics, codec=estate.codec, contracts=CONTRACTS, unseen_quiet_s=unseen_quiet_s)
+    gatherer = Gatherer(
+        topics=estate.topics,
+        codec=estate.codec,
+        contracts=CONTRACTS,
+        unseen_quiet_s=unseen_quiet_s,
+        feed=ledger_feed,
+    )
     host = ServiceHost([gatherer], metrics)
     engine = engine_of(settings, estate.codec, ResourceMachine(CONTRACTS), listeners=[host])
     publisher = Publisher(settings)
     host.start(HostContext(settings, engine, publisher, metrics.registry))
     try:
         await own(engine, partitions)
-        yield Worker(estate, engine)
+        yield Worker(estate, engine, gatherer)
         assert b'reconciler_service_failures_total{service="gatherer"}' not in metrics.render()
     finally:
         await host.stop()
@@ -303,3 +330,96 @@ async def test_a_history_that_fits_into_no_message_is_told_to_people(
     alert = estate.codec.decode(found.value)
     assert isinstance(alert, Alert)
     assert (alert.kind, alert.subject) == ("rollback_unanswerable", "rb")
+
+
+RESOURCE = "crm/contact/1"
+PARTITION = partition_of(RESOURCE.encode(), 4)
+
+
+async def test_what_the_table_folds_is_not_read_again(estate: Estate, tmp_path: Path) -> None:
+    act(estate, 1, RESOURCE)
+    estate.flush()
+    async with working(estate, tmp_path, (PARTITION,)) as worker:
+        await worker.fold()
+        await worker.has_indexed(1)
+        await worker.is_fed()
+        read, fed = value_of(worker.metrics.read), value_of(worker.metrics.fed)
+        for number in range(2, 12):
+            act(estate, number, RESOURCE)
+            estate.send(estate.topics.actions, RESOURCE.encode(), b"nonsense", partition=PARTITION)
+        refused = act(estate, 12, RESOURCE, occurred_at=1)  # a dead letter, but an action of the ledger
+        estate.flush()
+        await worker.fold()
+        await worker.has_indexed(12)
+        assert (value_of(worker.metrics.read), value_of(worker.metrics.fed)) == (read, fed + 11)
+        ask(estate, select=Selector(run_id="run-7"))
+        await until(lambda: answers(estate))
+    (answer,) = answers(estate)
+    assert len(answer.matched) == 12
+    assert operation_of(refused) in answer.matched
+    assert len(dossiers([answer])[RESOURCE].offsets) == 11
+    assert answer.complete_up_to == max(each.offset for each in estate.read(estate.topics.actions)) + 1
+
+
+async def test_later_actions_that_are_fed_are_told_once(estate: Estate, tmp_path: Path) -> None:
+    act(estate, 1, RESOURCE)
+    async with working(estate, tmp_path, (PARTITION,)) as worker:
+        await worker.fold()
+        ask(estate, select=Selector(run_id="run-7"), standing=True)
+        await until(lambda: answers(estate))
+        await worker.is_fed()
+        fed = value_of(worker.metrics.fed)
+        for number in range(2, 5):
+            act(estate, number, RESOURCE)
+        act(estate, 5, RESOURCE, run_id="run-8")
+        estate.flush()
+        # It is asked before the table has come so far: what then is read, is fed as well.
+        ask(estate, 2, select=Selector(run_id="run-8"))
+        await worker.fold()
+        await until(lambda: len(late(estate)) >= 3 and [it for it in answers(estate) if it.round == 2])
+        await worker.is_fed()
+        later = act(estate, 6, RESOURCE)
+        estate.flush()
+        await worker.fold()
+        told = await until(lambda: [each for each in late(estate) if operation_of(later) in each.matched])
+        assert value_of(worker.metrics.fed) > fed
+    assert len(told) == 1
+    assert [each.matched for each in late(estate)] == [[f"run-7/step-{number}"] for number in (2, 3, 4, 6)]
+
+
+async def test_what_finds_no_room_in_the_feed_is_read(estate: Estate, tmp_path: Path) -> None:
+    async with working(estate, tmp_path, (PARTITION,), ledger_feed=LedgerFeed(most_records=1)) as worker:
+        for number in range(1, 31, 10):
+            for each in range(number, number + 10):
+                act(estate, each, RESOURCE)
+            estate.flush()
+            await worker.fold()
+            await worker.has_indexed(number + 9)
+            await worker.is_fed()
+        assert value_of(worker.metrics.read) == 30
+        ask(estate, select=Selector(run_id="run-7"))
+        (answer,) = await until(lambda: answers(estate))
+    assert len(answer.matched) == 30
+
+
+async def test_a_partition_that_comes_back_is_indexed_without_a_gap(estate: Estate, tmp_path: Path) -> None:
+    act(estate, 1, RESOURCE)
+    estate.flush()
+    async with working(estate, tmp_path, (PARTITION,)) as worker:
+        await worker.fold()
+        await worker.is_fed()
+        worker.engine.suspend()
+        # Another one folds what comes meanwhile; this one's positions go on behind it.
+        act(estate, 2, RESOURCE)
+        estate.flush()
+        skipped = dict(worker.positions)
+        await own(worker.engine, (PARTITION,), generation=2)
+        worker.positions[PARTITION] = skipped[PARTITION] + 1
+        act(estate, 3, RESOURCE)
+        estate.flush()
+        await worker.fold()
+        await worker.has_indexed(3)
+        await worker.is_fed()
+        ask(estate, select=Selector(run_id="run-7"))
+        (answer,) = await until(lambda: answers(estate))
+    assert len(answer.matched) == 3
