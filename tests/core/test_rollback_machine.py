@@ -439,6 +439,20 @@ def test_a_late_action_is_reversed_where_the_contract_says_so_within_the_consent
     assert made.orders[-1].resource == "crm/contact/4"
 
 
+def test_late_work_of_one_of_the_operations_asked_for_is_reversed_without_the_others() -> None:
+    """The others were undone before, or nobody knows them: the plan for what came late speaks of neither."""
+    made = three(Contract(name="*", undo=Undo(late_actions="reverse")))
+    made.say("request", select=Selector(operations=["run/step-3", "run/step-9", "ghost"]), mode="execute")
+    made.run()
+    assert undone(made, "shop/cart/3")
+    made.act(wrote(9, "crm/contact/9"))
+    made.observe_all()
+    made.run()
+    assert undone(made, "shop/cart/3", "crm/contact/9")
+    assert made.orders[-1].resource == "crm/contact/9"
+    assert made.head.status == "partial", "nobody knows what the ghost was"
+
+
 def test_a_late_action_is_reported_otherwise() -> None:
     made = three()
     made.undo()

@@ -47,7 +47,7 @@ def consider(turn: Turn) -> Plan | None:
     planned = build(asking, found.estate, found.observations, turn.now, selection)
     if widen(turn, found, [*selection, *planned.cascades], planned.removals):
         return None
-    faults = verify(planned, _without_told_late(turn, asking), found.estate, found.observations)
+    faults = verify(planned, _meant(turn, asking, gathering.select), found.estate, found.observations)
     if faults:
         raise FaultyPlan(faults)
     forget(turn)
@@ -83,13 +83,13 @@ def _selection(turn: Turn, found: Known, select: Selector) -> list[str]:
     ]
 
 
-def _without_told_late(turn: Turn, asking: RollbackRequest) -> RollbackRequest:
-    """The request without operations of which more came late, that people were told of and that nobody undoes any more."""
-    select = asking.select
-    if select is None or select.operations is None:
-        return asking
-    left = [name for name in select.operations if name not in turn.head.told_late]
-    return msgspec.structs.replace(asking, select=msgspec.structs.replace(select, operations=left))
+def _meant(turn: Turn, asking: RollbackRequest, select: Selector) -> RollbackRequest:
+    """The request for what is planned now: where work came late, for that alone; and without operations of which more came
+    late, that people were told of and that nobody undoes any more."""
+    if select.operations is not None:
+        left = [name for name in select.operations if name not in turn.head.told_late]
+        select = msgspec.structs.replace(select, operations=left)
+    return msgspec.structs.replace(asking, select=select)
 
 
 def _after_step(found: Known, names: Sequence[str], run_id: str, step_id: str) -> list[str]:
