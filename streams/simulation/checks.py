@@ -14,7 +14,7 @@ from reconciler.ledger.checking import Kept, check
 from reconciler.records import DriftEvent
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
-from streams.simulation.reading import heads_of, history_of, ledger_of, logged_actions
+from streams.simulation.reading import heads_of, history_of, ledger_of, logged_actions, undone_with
 from streams.simulation.replaying import contents, effect_id, replayed
 from streams.simulation.rollback_checks import (
     completed_is_true,
@@ -229,10 +229,12 @@ def _is_at_or_below(path: str, above: str) -> bool:
 def _was_undone(simulation: Simulation, loss: Loss) -> bool:
     """Whether it is the value of an action that the rollback undoes."""
     assert loss.command.rollback_id is not None
-    steps = steps_in(simulation.rollback_entries(loss.command.rollback_id))
-    numbers = {number for step in steps if step.order.resource == loss.resource for number in step.order.numbers}
     _, entries = history_of(simulation, loss.resource)
-    return any(entry.number in numbers and entry.action.action_id == loss.writer.id for entry in entries)
+    return any(
+        loss.writer.id in undone_with(entries, step.order.numbers)
+        for step in steps_in(simulation.rollback_entries(loss.command.rollback_id))
+        if step.order.resource == loss.resource
+    )
 
 
 def _was_given_up(simulation: Simulation, loss: Loss, path: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from reconciler.history.entry import Entry
+from collections.abc import Collection, Sequence
+
+from reconciler.history.entry import Entry, undone_of
 from reconciler.history.tree import UNKNOWN, Node
 from reconciler.ledger.checking import Stored
 from reconciler.machines.head import Head, whole_history
@@ -69,3 +71,11 @@ def rollback_heads(simulation: Simulation) -> dict[str, RollbackHead]:
                 assert isinstance(state, RollbackHead)
                 heads[rollback_id] = state
     return heads
+
+
+def undone_with(entries: Sequence[Entry], numbers: Collection[int]) -> set[str]:
+    """The actions that are undone with some entries of a history: these themselves, and what an undo had undone that is in
+    force again without them."""
+    past = [entry for entry in entries if entry.number <= max(numbers, default=0)]
+    more = undone_of(past, set(numbers)) - undone_of(past)
+    return {entry.action.action_id for entry in past if entry.number in more or entry.number in numbers}

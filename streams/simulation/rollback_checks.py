@@ -9,7 +9,7 @@ from reconciler.history.entry import Entry, undone_of
 from reconciler.machines.rollback import Head
 from reconciler.records import Command, RollbackEvent
 from reconciler.values.pointer import tokens_of
-from streams.simulation.reading import heads_of, history_of, logged_actions, rollback_heads
+from streams.simulation.reading import heads_of, history_of, logged_actions, rollback_heads, undone_with
 from streams.simulation.simulation import Simulation, Violation
 from streams.simulation.targets import WORKFLOW
 from streams.simulation.witnessing import steps_in
@@ -58,9 +58,7 @@ def completed_is_true(simulation: Simulation) -> Iterator[Violation]:
         if order.verb != "undo":
             continue
         _, entries = history_of(simulation, order.resource)
-        undone = {
-            entry.action.action_id for entry in entries if entry.number in order.numbers and not entry.is_reversal
-        }
+        undone = undone_with(entries, order.numbers)
         for path, writer in sorted(writers.items()):
             if writer.kind == WORKFLOW and writer.id in undone and not _was_overwritten(entries, writer.id, path):
                 told = f"{rollback_id} is completed, and {path} of {order.resource} still holds what {writer.id} wrote"

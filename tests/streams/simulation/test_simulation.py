@@ -10,10 +10,14 @@ import sys
 import pytest
 from click.testing import CliRunner, Result
 
+from reconciler.contracts.model import DEFAULT_CONTRACT
+from reconciler.history.resource import ResourceHistory
 from reconciler.values.errors import InputError
 from streams.cli.main import cli
 from streams.simulation.judging import judge, lived, shrunk
+from streams.simulation.reading import undone_with
 from streams.simulation.simulation import Parts
+from tests.core.histories import RESOURCE, make_action, make_reversal
 from tests.streams.simulation.test_mutants import Careless
 
 SEEDS = range(1, int(os.environ.get("SIMULATION_SEEDS", "25")) + 1)
@@ -102,3 +106,16 @@ def test_a_broken_invariant_is_told_with_its_schedule_and_how_to_see_it_again(mo
 def test_wrong_options_are_told(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InputError):
         run(*arguments)
+
+
+def test_with_the_undo_of_an_undo_what_it_had_put_back_is_undone() -> None:
+    """The third entry undid the second, which had undone the first: without it the second undoes the first again."""
+    history = ResourceHistory(RESOURCE, DEFAULT_CONTRACT)
+    written = make_action(1, before={"/phone": "1"}, set={"/phone": "2"})
+    first = make_reversal(2, written.operation_id, "rb-1")
+    second = make_reversal(3, "rb-1/undo", "rb-2")
+    for action in (written, first, second):
+        history.take(action)
+    assert undone_with(history.entries, [3]) == {second.action_id, written.action_id}
+    assert undone_with(history.entries, [1]) == {written.action_id}
+    assert undone_with(history.entries, []) == set()
