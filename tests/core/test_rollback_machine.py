@@ -453,6 +453,31 @@ def test_late_work_of_one_of_the_operations_asked_for_is_reversed_without_the_ot
     assert made.head.status == "partial", "nobody knows what the ghost was"
 
 
+@pytest.mark.parametrize("rule", ["reverse", "report"])
+def test_late_work_of_a_step_that_is_to_stay_is_none(rule: Any) -> None:
+    """Only what came after the second step was undone. More of the second, and the first after all, concern nobody; more of
+    the third does."""
+    made = bench(Contract(name="*", undo=Undo(late_actions=rule)))
+    made.act(wrote(2, "erp/order/2", sequence=2))
+    made.act(wrote(3, "shop/cart/3", sequence=3))
+    made.observe_all()
+    made.say("request", select=Selector(run_id="run", after_step="step-2"), mode="execute")
+    made.run()
+    assert made.head.status == "completed" and undone(made, "shop/cart/3")
+    told = list(made.statuses)
+    made.act(wrote(2, "erp/order/22", sequence=2, action_id="again"))
+    made.act(wrote(1, "crm/contact/1", sequence=1))
+    made.observe_all()
+    made.run()
+    assert made.statuses == told and not made.alerts
+    assert not undone(made, "erp/order/22") and not undone(made, "crm/contact/1")
+    made.act(wrote(4, "crm/contact/4", sequence=4))
+    made.observe_all()
+    made.run()
+    assert undone(made, "crm/contact/4") is (rule == "reverse")
+    assert [alert.kind for alert in made.alerts] == ([] if rule == "reverse" else ["late_action"])
+
+
 def test_a_late_action_is_reported_otherwise() -> None:
     made = three()
     made.undo()

@@ -40,6 +40,8 @@ STEP: Final = "s:"
 WAVE: Final = "w:"
 CONFLICTS: Final = "c:"
 DECIDED: Final = "r:"
+EARLIER: Final = "e:"
+"""The operations of the run that aren't meant, because they came no later than the step after which it is undone."""
 
 ENDED: Final[frozenset[RollbackStatus]] = frozenset({"completed", "partial", "rejected", "cancelled", "nothing_to_do"})
 """The statuses in which nothing more happens, unless a late action has to be reversed."""
@@ -191,6 +193,8 @@ class Head(Value, frozen=True, kw_only=True):
     """Operations of late actions that are to be reversed as soon as the work at hand is done."""
     told_late: list[str] = []
     """Operations of late actions that people were told of and that nobody reverses, the last of them."""
+    after_sequence: int = 0
+    """Where only what came after a step of a run is undone: that step's place in the run."""
     late_resources: list[str] = []
     """Where they were, the first of them, for the story."""
     halted_for: str = ""

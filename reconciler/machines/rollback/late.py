@@ -7,9 +7,10 @@ from typing import Final
 from reconciler.machines.rollback.dossiers import known_of
 from reconciler.machines.rollback.driving import finish
 from reconciler.machines.rollback.gathering import begin, keep
-from reconciler.machines.rollback.head import ENDED
+from reconciler.machines.rollback.head import EARLIER, ENDED
 from reconciler.machines.rollback.telling import tell
 from reconciler.machines.rollback.turn import Turn, digest
+from reconciler.plan.estate import Operation
 from reconciler.records import Gathered
 
 _TOLD_OF: Final = 10  # resources with late actions that the story names
@@ -30,7 +31,10 @@ def take_late(turn: Turn, answer: Gathered) -> None:
     new = [
         name
         for name in answer.matched
-        if name not in head.late and name not in head.told_late and known.estate.entries_of(name)
+        if name not in head.late
+        and name not in head.told_late
+        and known.estate.entries_of(name)
+        and _is_meant(turn, known.estate.operations[name])
     ]
     if not new:
         return
@@ -52,3 +56,13 @@ def take_late(turn: Turn, answer: Gathered) -> None:
         *new,
     )
     tell(turn, "partial" if head.status == "completed" else head.status)
+
+
+def _is_meant(turn: Turn, operation: Operation) -> bool:
+    """Whether the rollback is about an operation. Partitions tell of the whole run, also where only what came after one of its
+    steps is undone."""
+    request = turn.head.request
+    if request is None or request.select is None or request.select.after_step is None:
+        return True
+    sequence, _ = operation.order
+    return operation.operation_id not in turn.names(EARLIER) and sequence >= turn.head.after_sequence

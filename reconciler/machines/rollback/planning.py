@@ -10,7 +10,7 @@ import msgspec
 from reconciler.contracts.model import Contract
 from reconciler.machines.rollback.dossiers import Known
 from reconciler.machines.rollback.gathering import forget, known, matched_by_partition, widen
-from reconciler.machines.rollback.head import CONFLICTS, OPEN, WAVE, PlanFacts, Step, StepState
+from reconciler.machines.rollback.head import CONFLICTS, EARLIER, OPEN, WAVE, PlanFacts, Step, StepState
 from reconciler.machines.rollback.turn import Turn, digest
 from reconciler.plan.build import build
 from reconciler.plan.model import Plan, Planned, PlannedConflict, PlannedStep
@@ -67,7 +67,7 @@ def _selection(turn: Turn, found: Known, select: Selector) -> list[str]:
         names = [*sorted(estate.collapsed - estate.operations.keys())]
         names += [name for name in estate.operations if name in matched]
     if select.run_id is not None and select.after_step is not None:
-        names = _after_step(found, names, select.run_id, select.after_step)
+        names = _after_step(turn, found, names, select.run_id, select.after_step)
     live = {
         entry.operation_id
         for history in estate.histories.values()
@@ -92,7 +92,7 @@ def _meant(turn: Turn, asking: RollbackRequest, select: Selector) -> RollbackReq
     return msgspec.structs.replace(asking, select=select)
 
 
-def _after_step(found: Known, names: Sequence[str], run_id: str, step_id: str) -> list[str]:
+def _after_step(turn: Turn, found: Known, names: Sequence[str], run_id: str, step_id: str) -> list[str]:
     operations = found.estate.operations
     orders = [
         operation.order
@@ -103,12 +103,12 @@ def _after_step(found: Known, names: Sequence[str], run_id: str, step_id: str) -
     if not orders:
         raise InputError(f"the run {run_id!r} has no step {step_id!r}", field="select.after_step")
     last = max(orders)
-    return [
-        name
-        for name in names
-        # Where the order of work isn't known, because it goes on or is no longer kept, it has to be said.
-        if name not in operations or operations[name].order > last or found.estate.is_outcome_unknown(name)
-    ]
+    earlier = dict.fromkeys(name for name in names if name in operations and operations[name].order <= last)
+    # When more of them comes late, it isn't meant either.
+    turn.store(EARLIER, list(earlier))
+    turn.change(after_sequence=last[0])
+    # Where the order of work isn't known, because it goes on or is no longer kept, it has to be said.
+    return [name for name in names if name not in earlier or found.estate.is_outcome_unknown(name)]
 
 
 # -- taking a plan over
