@@ -32,7 +32,9 @@ _EXPIRY_IN_ACK_TIMES: Final = (
     10  # a command that lay so many times its acknowledgement's time is not carried out any more
 )
 
-_REMEMBERED_COMMANDS: Final = 8  # settled commands whose outcomes, should they come again, are recognised
+_REMEMBERED_COMMANDS: Final = 64
+"""Settled commands whose outcomes, should they come again, are recognised. While somebody writes all the time, each conflict
+gives another command, and an outcome that was sent twice may come a dozen of them later."""
 
 
 def judge(head: Head, observation: Observation, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:

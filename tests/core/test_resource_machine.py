@@ -270,6 +270,22 @@ def test_an_outcome_for_a_command_nobody_sent_is_rejected_and_one_that_comes_aga
     assert not bench.at(203, repeated)
 
 
+def test_an_outcome_that_comes_again_many_commands_later_is_recognised() -> None:
+    """Somebody writes the field before each of thirty commands, and each conflict gives another one."""
+    bench = drifted()
+    settled = []
+    for second in range(201, 231):
+        assert bench.head.pending is not None
+        settled.append(bench.head.pending.command.command_id)
+        fields = {"phone": f"0{second}"}
+        seen = Observation(resource=RESOURCE, exists=True, fields=fields, observed_at=second * SECOND)
+        assert commands(bench.outcome(second, "conflict", observed=seen))
+    assert len(set(settled)) == 30
+    for command_id in settled:
+        again = Outcome(command_id=command_id, resource=RESOURCE, status="conflict", occurred_at=300 * SECOND)
+        assert not bench.at(300, again)
+
+
 def test_the_same_action_id_with_another_body_is_an_alert_and_the_first_stands() -> None:
     bench = Bench()
     bench.at(1, make_action(1, set={"/a": 1}, before={}))
