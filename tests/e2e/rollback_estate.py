@@ -102,7 +102,7 @@ class RollbackEstate:
             **environment,
         }
         self._started: list[ServerProcess] = []
-        self._occurred_at = time.time_ns() // 1_000
+        self._occurred_at = 0
 
     # -- processes
 
@@ -134,7 +134,8 @@ class RollbackEstate:
 
     def act(self, resource: str, run_id: str, step_id: str, operation: str = "update", **fields: Any) -> Action:
         """Tells an action; see `flush`."""
-        self._occurred_at += 1
+        # Now, as far as no two are of one instant: a look at the target from before a write must not pass for one after it.
+        self._occurred_at = max(self._occurred_at + 1, time.time_ns() // 1_000)
         given: dict[str, Any] = {
             "stage": "succeeded",
             "operation": operation,
