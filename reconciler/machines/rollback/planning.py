@@ -10,7 +10,7 @@ import msgspec
 from reconciler.contracts.model import Contract
 from reconciler.machines.rollback.dossiers import Known
 from reconciler.machines.rollback.gathering import forget, known, matched_by_partition, widen
-from reconciler.machines.rollback.head import CONFLICTS, EARLIER, OPEN, WAVE, PlanFacts, Step, StepState
+from reconciler.machines.rollback.head import CONFLICTS, DONE, EARLIER, OPEN, WAVE, PlanFacts, Step, StepState
 from reconciler.machines.rollback.turn import Turn, digest
 from reconciler.plan.build import build
 from reconciler.plan.model import Plan, Planned, PlannedConflict, PlannedStep
@@ -41,8 +41,10 @@ def consider(turn: Turn) -> Plan | None:
     assert gathering is not None and request is not None
     found = known(turn)
     selection = _selection(turn, found, gathering.select)
-    if widen(turn, found, selection, ()):
+    left = [] if gathering.is_late_work else _left_behind(turn, selection)
+    if widen(turn, found, [*selection, *left], ()):
         return None
+    selection += _owed(turn, found, left)
     asking = msgspec.structs.replace(request, approvals=[], resolutions=turn.resolutions())
     planned = build(asking, found.estate, found.observations, turn.now, selection)
     if widen(turn, found, [*selection, *planned.cascades], planned.removals):
@@ -80,6 +82,32 @@ def _selection(turn: Turn, found: Known, select: Selector) -> list[str]:
         if name not in turn.head.told_late
         # What nobody knows is asked for all the same: that it is unknown has to be said.
         if name in live or estate.is_outcome_unknown(name) or name in estate.collapsed or name not in matched
+    ]
+
+
+def _left_behind(turn: Turn, selection: Sequence[str]) -> list[str]:
+    """What plans before would have undone beside the selection, in steps that weren't carried out."""
+    names = (name for step in turn.steps() if step.state in (*OPEN, "replaced") for name in step.order.operations)
+    selected = frozenset(selection)
+    return [name for name in dict.fromkeys(names) if name not in selected]
+
+
+def _done(turn: Turn) -> set[str]:
+    return {name for step in turn.steps() if step.state in DONE for name in step.order.operations}
+
+
+def _owed(turn: Turn, found: Known, left: Sequence[str]) -> list[str]:
+    """Of what was left behind, what was undone in part, or still stands on something that this rollback has undone: it cascaded
+    because of that, and isn't forgotten because that is done."""
+    done = _done(turn) if left else frozenset()
+    operations = found.estate.operations
+    return [
+        name
+        for name in left
+        if name in operations
+        and name not in turn.head.told_late
+        and found.estate.stands(name, {})
+        and (name in done or any(needed in done for action in operations[name].actions for needed in action.depends_on))
     ]
 
 
