@@ -27,6 +27,7 @@ _ENTRY = b"e"
 _CHECKPOINT = b"checkpoint"
 _FORMAT = "1"
 _BLOOM_BITS = 10
+_MEMTABLE_BLOOM_SHARE = 0.05
 _WRITE_BUFFER_BYTES = 16 << 20
 _KEPT_LOGS = 2
 _DUE_FORMAT = struct.Struct(">q")
@@ -133,5 +134,8 @@ def _options(cache: Cache) -> Options:
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    # Nearly every action asks for an entry that isn't there.
+    options.set_memtable_whole_key_filtering(True)
+    options.set_memtable_prefix_bloom_ratio(_MEMTABLE_BLOOM_SHARE)
     options.set_keep_log_file_num(_KEPT_LOGS)
     return options
