@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -22,6 +23,13 @@ _LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 def parse_instant(text: str) -> Instant:
     """The instant of an ISO 8601 text with a time zone. Raises InputError for anything else."""
+    if not isinstance(text, str):  # it may be anything that JSON can hold
+        raise InputError(f"{text!r} is no instant; write it as 2026-05-03T10:00:00Z")
+    return _instant_of(text)
+
+
+@lru_cache(maxsize=4_096)  # the actions of one step, and often of a run, have one
+def _instant_of(text: str) -> Instant:
     try:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
