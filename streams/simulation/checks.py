@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from reconciler.contracts.model import Contract
+from reconciler.history.entry import Entry
 from reconciler.history.replay import History, Known, State, Value, look
 from reconciler.history.tree import UNKNOWN, Gone, Leaf, Node, Object, equal
 from reconciler.history.undo import without
@@ -14,7 +15,7 @@ from reconciler.ledger.checking import Kept, check
 from reconciler.records import DriftEvent
 from reconciler.values.json_value import ABSENT, Absent, Json, same
 from reconciler.values.pointer import Tokens, path_of, tokens_of, value_at
-from streams.simulation.reading import heads_of, history_of, ledger_of, logged_actions, undone_with
+from streams.simulation.reading import brought_back_with, heads_of, history_of, ledger_of, logged_actions, undone_with
 from streams.simulation.replaying import contents, effect_id, replayed
 from streams.simulation.rollback_checks import (
     completed_is_true,
@@ -227,13 +228,23 @@ def _is_at_or_below(path: str, above: str) -> bool:
 
 
 def _was_undone(simulation: Simulation, loss: Loss) -> bool:
-    """Whether it is the value of an action that the rollback undoes."""
+    """Whether it is the value of an action that the rollback undoes, or gives way to a write that by the log came later and
+    that the rollback puts back."""
     assert loss.command.rollback_id is not None
     _, entries = history_of(simulation, loss.resource)
+    orders = [step.order for step in steps_in(simulation.rollback_entries(loss.command.rollback_id))]
     return any(
-        loss.writer.id in undone_with(entries, step.order.numbers)
-        for step in steps_in(simulation.rollback_entries(loss.command.rollback_id))
-        if step.order.resource == loss.resource
+        loss.writer.id in undone_with(entries, order.numbers) or _is_overwritten(entries, order.numbers, loss)
+        for order in orders
+        if order.resource == loss.resource
+    )
+
+
+def _is_overwritten(entries: list[Entry], numbers: list[int], loss: Loss) -> bool:
+    number = next((entry.number for entry in entries if entry.action.action_id == loss.writer.id), None)
+    return number is not None and any(
+        entry.number > number and any(_is_at_or_below(loss.path, path_of(tokens)) for tokens, _ in entry.writes())
+        for entry in brought_back_with(entries, numbers)
     )
 
 

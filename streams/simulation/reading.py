@@ -79,3 +79,10 @@ def undone_with(entries: Sequence[Entry], numbers: Collection[int]) -> set[str]:
     past = [entry for entry in entries if entry.number <= max(numbers, default=0)]
     more = undone_of(past, set(numbers)) - undone_of(past)
     return {entry.action.action_id for entry in past if entry.number in more or entry.number in numbers}
+
+
+def brought_back_with(entries: Sequence[Entry], numbers: Collection[int]) -> list[Entry]:
+    """What is in force again when some entries of a history are undone, because it was undone by them."""
+    past = [entry for entry in entries if entry.number <= max(numbers, default=0)]
+    back = undone_of(past) - undone_of(past, set(numbers))
+    return [entry for entry in past if entry.number in back]

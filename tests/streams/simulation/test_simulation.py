@@ -15,7 +15,7 @@ from reconciler.history.resource import ResourceHistory
 from reconciler.values.errors import InputError
 from streams.cli.main import cli
 from streams.simulation.judging import judge, lived, shrunk
-from streams.simulation.reading import undone_with
+from streams.simulation.reading import brought_back_with, undone_with
 from streams.simulation.simulation import Parts
 from tests.core.histories import RESOURCE, make_action, make_reversal
 from tests.streams.simulation.test_mutants import Careless
@@ -119,3 +119,5 @@ def test_with_the_undo_of_an_undo_what_it_had_put_back_is_undone() -> None:
     assert undone_with(history.entries, [3]) == {second.action_id, written.action_id}
     assert undone_with(history.entries, [1]) == {written.action_id}
     assert undone_with(history.entries, []) == set()
+    assert brought_back_with(history.entries, [3]) == [history.entry(2)]
+    assert brought_back_with(history.entries[:2], [2]) == [history.entry(1)]
