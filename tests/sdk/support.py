@@ -195,6 +195,7 @@ class Served:
             environment={
                 "RECONCILER_TOPIC_PREFIX": prefix,
                 "RECONCILER_SESSION_TIMEOUT_S": "6",
+                "RECONCILER_HEARTBEAT_INTERVAL_S": "1",
                 "RECONCILER_COMMIT_INTERVAL_S": "0.2",
                 **environment,
             },
