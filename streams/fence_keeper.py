@@ -18,6 +18,7 @@ import redis
 from reconciler.machines.rollback import Head, fences_of
 from reconciler.sdk.fences import KEEP_S, AsyncRedisFence
 from reconciler.values.instant import SECOND
+from streams.cancelling import raise_if_cancelled
 from streams.transport.chunk import Chunk
 from streams.worker_services import PartitionNotOwned, WorkerContext
 
@@ -71,6 +72,7 @@ class FenceKeeper:
         is_failing = False
         try:
             while True:
+                raise_if_cancelled()
                 await self._take_news(context)
                 try:
                     await self._set(fence)

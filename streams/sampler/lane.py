@@ -14,6 +14,7 @@ from typing import TypeAlias
 from reconciler.records import Observation
 from reconciler.targets.port import ScanningTarget, Target
 from reconciler.values.instant import SECOND
+from streams.cancelling import raise_if_cancelled
 from streams.sampler.answers import Answer
 from streams.sampler.breaker import Breaker, Permit
 from streams.sampler.budget import Budget
@@ -117,6 +118,7 @@ class Lane:
 
     async def _keep_doing(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
+            raise_if_cancelled()
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - the lane must outlive it, and nothing is hidden
@@ -143,6 +145,7 @@ class Lane:
     async def _next(self) -> tuple[list[Seat], Permit]:
         """The next bulk read, with a slot for it."""
         while True:
+            raise_if_cancelled()
             self._news.clear()
             pause = self._pause()
             if pause is None or pause > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from reconciler.records import RollbackRequest, RollbackStatus, Selector
 from reconciler.sdk import fences
 from reconciler.sdk.fences import KEEP_S, RedisFence
 from reconciler.values.instant import SECOND
+from streams import fence_keeper
 from streams.fence_keeper import FenceKeeper
 from streams.settings import load_settings
 from streams.worker_services import Headers, PartitionNotOwned
@@ -157,3 +158,33 @@ async def test_revoked_partitions_are_left_to_their_next_owner(redis_server: Red
         keeper.on_touched(1, {"rb-2": head("rb-2", "run-8")})
         await until(lambda: fence.is_fenced("run-8") is not None)
         assert fence.is_fenced("run-7") is None
+
+
+class Forgetful:
+    """A fence whose client loses a cancellation, as Redis' does on Python 3.11 once in a while."""
+
+    def __init__(self, url: str) -> None:
+        self.is_asked = asyncio.Event()
+        self.clients.append(self)
+
+    clients: list[Forgetful] = []
+
+    async def fence(self, run_id: str, reason: str) -> None:
+        self.is_asked.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    async def lift(self, run_id: str) -> None:
+        raise AssertionError
+
+    async def close(self) -> None: ...
+
+
+async def test_it_ends_although_its_client_loses_the_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fence_keeper, "AsyncRedisFence", Forgetful)
+    monkeypatch.setattr(Forgetful, "clients", [])
+    task = asyncio.create_task(FenceKeeper("redis://unused").run(Worker(head("rb-1", "run-7"))))
+    await until(lambda: bool(Forgetful.clients) and Forgetful.clients[0].is_asked.is_set())
+    task.cancel()
+    ended, _ = await asyncio.wait([task], timeout=60)
+    assert ended and task.cancelled()
