@@ -98,7 +98,7 @@ def read_action(data: bytes) -> Action | None:
         return None
 
 
-# A call a field would cost a third of the time that all of this takes: so texts are read in place.
+# A call a field would cost a third of the time that all of this takes: so texts that most actions have are read in place.
 def _read(data: bytes) -> Action:  # noqa: C901, PLR0912, PLR0915
     at = _PREFIX_BYTES
     byte = data[at]
@@ -208,32 +208,8 @@ def _read(data: bytes) -> Action:  # noqa: C901, PLR0912, PLR0915
             compensation = Compensation(name=name, arguments=arguments)
         elif byte != _NULL:
             raise _UnusualError
-        byte = data[at]
-        at += 1
-        if byte == _PRESENT:
-            byte = data[at]
-            if byte & _LONG_OR_NEGATIVE:
-                version_before, at = _text(data, at)
-            else:
-                at += 1
-                end = at + (byte >> 1)
-                version_before = data[at:end].decode()
-                at = end
-        elif byte != _NULL:
-            raise _UnusualError
-        byte = data[at]
-        at += 1
-        if byte == _PRESENT:
-            byte = data[at]
-            if byte & _LONG_OR_NEGATIVE:
-                version_after, at = _text(data, at)
-            else:
-                at += 1
-                end = at + (byte >> 1)
-                version_after = data[at:end].decode()
-                at = end
-        elif byte != _NULL:
-            raise _UnusualError
+        version_before, at = _optional_text(data, at)
+        version_after, at = _optional_text(data, at)
     byte = data[at]
     if byte & _LONG_OR_NEGATIVE:
         workflow_id, at = _text(data, at)
@@ -275,39 +251,10 @@ def _read(data: bytes) -> Action:  # noqa: C901, PLR0912, PLR0915
     if data[at:] == _NO_ANNEX:
         at += 4
     else:
-        byte = data[at]
-        if byte & _LONG_OR_NEGATIVE:
-            rule, at = _text(data, at)
-        else:
-            at += 1
-            end = at + (byte >> 1)
-            rule = data[at:end].decode()
-            at = end
-        byte = data[at]
-        at += 1
-        if byte == _PRESENT:
-            byte = data[at]
-            if byte & _LONG_OR_NEGATIVE:
-                traceparent, at = _text(data, at)
-            else:
-                at += 1
-                end = at + (byte >> 1)
-                traceparent = data[at:end].decode()
-                at = end
-        elif byte != _NULL:
-            raise _UnusualError
-        byte = data[at]
-        at += 1
-        if byte == _PRESENT:
-            origin, at = _text(data, at)
-        elif byte != _NULL:
-            raise _UnusualError
-        byte = data[at]
-        at += 1
-        if byte == _PRESENT:
-            reverses, at = _text(data, at)
-        elif byte != _NULL:
-            raise _UnusualError
+        rule, at = _text(data, at)
+        traceparent, at = _optional_text(data, at)
+        origin, at = _optional_text(data, at)
+        reverses, at = _optional_text(data, at)
     if at != len(data) or not run_id or not step_id:
         raise _UnusualError
     action = Action(
@@ -347,6 +294,16 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
         raise _UnusualError
     end = at + length
     return data[at:end].decode(), end
+
+
+def _optional_text(data: bytes, at: int) -> tuple[str | None, int]:
+    """A text, or null."""
+    byte = data[at]
+    if byte == _PRESENT:
+        return _text(data, at + 1)
+    if byte != _NULL:
+        raise _UnusualError
+    return None, at + 1
 
 
 def _texts(data: bytes, at: int) -> tuple[list[str], int]:
