@@ -180,17 +180,16 @@ def _written_action() -> msgspec.json.Decoder[Any]:
 
 
 _WRITTEN_ACTION: Final = _written_action()
-_REST: Final = (
-    "depends_on",
-    "compensation",
-    "version_before",
-    "version_after",
-    "traceparent",
-    "origin",
-    "reverses",
-)
+_USUAL: Final = (
+    "stage", "run_id", "step_id", "occurred_at", "resource", "operation", "operation_id", "action_id", "before", "set", "unset",
+    "workflow_id", "workflow_version", "sequence", "actor", "rule",
+)  # fmt: skip
+_REST: Final = tuple(name for name in Action.__struct_fields__ if name not in _USUAL)
+"""What `_as_action` doesn't name, also of fields that actions are given later."""
 _rest_of: Final = attrgetter(*_REST)
-_NO_REST: Final[tuple[Any, ...]] = ([], None, None, None, None, None, None)
+_NO_REST: Final[tuple[Any, ...]] = _rest_of(
+    Action(stage="succeeded", run_id="", step_id="", occurred_at=0, resource="", operation="update")
+)
 
 
 def complete_action(action: Action) -> Action:
