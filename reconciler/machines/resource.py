@@ -11,13 +11,12 @@ undo step    undoing       undo, compensate or withdraw for a rollback
 
 from __future__ import annotations
 
-from reconciler.contracts.model import Contract, ContractSet
+from reconciler.contracts.model import ContractSet
 from reconciler.history.tree import Unknown
 from reconciler.machines.commanding import due_at, take_decision, take_outcome, take_timer
 from reconciler.machines.head import Head, decode_head, encode
 from reconciler.machines.observing import take_observation
 from reconciler.machines.protocol import Effect, Event, HistoryReader
-from reconciler.machines.recording import Stepped
 from reconciler.machines.sampling import SamplingNeeds
 from reconciler.machines.taking import take_action
 from reconciler.machines.undoing import take_step
@@ -55,30 +54,24 @@ class ResourceMachine:
         """The decision."""
         assert isinstance(state, Head)
         contract = self._contracts.for_resource(state.resource)
-        if type(event) is Action:  # nearly always
-            return take_action(state, event, now, history, contract)
-        return _step(state, event, now, history, contract)
+        match event:
+            case Action():
+                return take_action(state, event, now, history, contract)
+            case Observation():
+                return take_observation(state, event, now, history, contract)
+            case Outcome():
+                return take_outcome(state, event, now, history, contract)
+            case Timer():
+                return take_timer(state, now, history, contract)
+            case Decision():
+                return take_decision(state, event, now, history, contract)
+            case UndoStep():
+                return take_step(state, event, now, history, contract)
 
     def sampling_needs(self, state: object) -> SamplingNeeds:
         """What the sampler needs to know of a head."""
         assert isinstance(state, Head)
         return sampling_needs(state, self._contracts)
-
-
-def _step(head: Head, event: Event, now: int, history: HistoryReader, contract: Contract) -> Stepped:
-    match event:
-        case Action():
-            return take_action(head, event, now, history, contract)
-        case Observation():
-            return take_observation(head, event, now, history, contract)
-        case Outcome():
-            return take_outcome(head, event, now, history, contract)
-        case Timer():
-            return take_timer(head, now, history, contract)
-        case Decision():
-            return take_decision(head, event, now, history, contract)
-        case UndoStep():
-            return take_step(head, event, now, history, contract)
 
 
 def sampling_needs(head: Head, contracts: ContractSet) -> SamplingNeeds:
