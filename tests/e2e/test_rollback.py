@@ -189,20 +189,25 @@ class Coordinator:
     def _start(self) -> ServerProcess:
         return self._two.start("rollbacks", "worker", "--only", "rollbacks")
 
-    def kill_at(self, *statuses: str) -> RollbackEvent:
-        """Kills it as soon as the rollback has come to one of these, and starts it again."""
-        event = self._two.await_status("rb-1", *statuses, after=self._seen)
-        self._seen = event.sequence
+    def kill(self) -> None:
+        """Kills it, and starts it again."""
         self.process.kill()
         self.kills += 1
         self.process = self._start()
+
+    def kill_at(self, *statuses: str, within_s: float = WITHIN_S) -> RollbackEvent:
+        """Kills it as soon as the rollback has come to one of these, and starts it again."""
+        event = self._two.await_status("rb-1", *statuses, after=self._seen, within_s=within_s)
+        self._seen = event.sequence
+        self.kill()
         return event
 
 
 def _nothing_happened_twice(two: RollbackEstate) -> None:
     """Commands and steps stand once each, and every target was told once."""
     topics = two.estate.topics
-    for topic, kind in ((topics.undo_steps, UndoStep), (topics.reversal("crm"), Command)):
+    commands = [(topics.reversal(name), Command) for name in two.systems]
+    for topic, kind in ((topics.undo_steps, UndoStep), *commands):
         found = [two.estate.codec.decode(each.value) for each in two.estate.read(topic)]
         names = [
             (each.step_id, each.verb) if isinstance(each, UndoStep) else (each.command_id, each.attempt)
@@ -240,12 +245,12 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.timeout(900)
-def test_two_thousand_operations_over_four_systems_are_rolled_back(
+def test_two_thousand_operations_over_four_systems_are_rolled_back_by_a_coordinator_that_is_killed(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     number = int(os.environ.get("RECONCILER_TEST_ROLLBACK_OPERATIONS", "2000"))
     estate = Estate.real(request.getfixturevalue("kafka").bootstrap, partitions=6, systems=FOUR)
-    four = RollbackEstate(estate, tmp_path, FOUR, {})
+    four = RollbackEstate(estate, tmp_path, FOUR, {}, APPROVED)
     try:
         _many(four, number)
     finally:
@@ -253,22 +258,36 @@ def test_two_thousand_operations_over_four_systems_are_rolled_back(
 
 
 def _many(four: RollbackEstate, number: int) -> None:
-    four.ready(*four.services(), four.start("worker", "worker"))
+    coordinator = Coordinator(four)
+    four.ready(*four.services(), four.start("resources", "worker", "--only", "resources"), coordinator.process)
     for name in FOUR:
         four.create("run-7", f"make-{name}", name, {f"i{item}": {"name": f"n{item}"} for item in range(number // 4)})
     four.systems["crm"].execute("INSERT INTO item (id, name) VALUES ('theirs', 'x')")
     four.flush()
     began = time.monotonic()
-    four.rollback("request", "--run", "run-7", "--id", "rb-1", "--by", "ana", "--execute", "--wait", "60")
-    planned = four.await_status("rb-1", "executing", within_s=300)
-    planned_s = time.monotonic() - began
-    last = four.await_status("rb-1", "completed", "partial", "halted", "rejected", within_s=600)
-    print(f"\n{number} operations: planned after {planned_s:.1f} s, verified after {time.monotonic() - began:.1f} s")
-    assert last.status == "completed", last.story
+    four.rollback("request", "--run", "run-7", "--id", "rb-1", "--by", "ana", "--execute")
+    coordinator.kill_at("gathering")
+    planned = coordinator.kill_at("needs_approval", within_s=300)
     assert planned.counts["commands"] == number
+    assert planned.plan_hash is not None
+    four.rollback("approve", "rb-1", "--plan", planned.plan_hash, "--by", "bo")
+    coordinator.kill_at("executing")
+    for done in (number // 10, number // 2, number * 9 // 10):  # some of it is done, and some isn't
+        wait_until(lambda: _left(four) <= number - done, deadline_s=300, what=f"{done} are undone")  # noqa: B023
+        coordinator.kill()
+    last = coordinator.kill_at("verifying", "completed", within_s=600)
+    if last.status == "verifying":
+        last = coordinator.kill_at("completed", within_s=300)
+    print(f"\n{number} operations, {coordinator.kills} kills: verified after {time.monotonic() - began:.1f} s")
     assert last.counts["verified"] == number
     assert {name: list(system.items()) for name, system in four.systems.items()} == {
         name: ["theirs"] if name == "crm" else [] for name in FOUR
     }
     shown = four.shown("rb-1")
     assert sum(len(wave) for wave in shown["plan"]["waves"]) == number
+    _nothing_happened_twice(four)
+
+
+def _left(four: RollbackEstate) -> int:
+    """How many items there are in all systems."""
+    return sum(len(system.items()) for system in four.systems.values())
