@@ -496,6 +496,32 @@ def test_late_work_of_a_step_that_is_to_stay_is_none(rule: Any) -> None:
     assert [alert.kind for alert in made.alerts] == ([] if rule == "reverse" else ["late_action"])
 
 
+@pytest.mark.parametrize("rule", ["reverse", "report"])
+def test_what_a_run_does_after_its_end_was_undone_is_no_late_work(rule: Any) -> None:
+    """The fence has fallen: the run goes on. What was begun before that and comes by later is late all the same."""
+    made = bench(Contract(name="*", undo=Undo(late_actions=rule)))
+    made.act(wrote(2, "erp/order/2", sequence=2))
+    made.act(wrote(3, "shop/cart/3", sequence=3))
+    made.observe_all()
+    made.say("request", select=Selector(run_id="run", after_step="step-2"), mode="execute")
+    made.run()
+    assert made.head.status == "completed"
+    ended, told = made.now, list(made.statuses)
+    made.act(wrote(4, "crm/contact/4", sequence=4, occurred_at=ended + 1))
+    made.observe_all()
+    made.run()
+    assert made.statuses == told and not made.alerts and not undone(made, "crm/contact/4")
+    made.act(wrote(5, "crm/contact/5", sequence=5, occurred_at=made.head.ended_at))
+    made.observe_all()
+    made.run()
+    assert undone(made, "crm/contact/5") is (rule == "reverse")
+    assert [alert.kind for alert in made.alerts] == ([] if rule == "reverse" else ["late_action"])
+    made.act(wrote(6, "crm/contact/6", sequence=6, occurred_at=ended + 2))
+    made.observe_all()
+    made.run()
+    assert not undone(made, "crm/contact/6"), "late work hasn't moved the end"
+
+
 def test_a_late_action_is_reported_otherwise() -> None:
     made = three()
     made.undo()

@@ -43,7 +43,8 @@ DECIDED: Final = "r:"
 EARLIER: Final = "e:"
 """The operations of the run that aren't meant, because they came no later than the step after which it is undone."""
 
-ENDED: Final[frozenset[RollbackStatus]] = frozenset({"completed", "partial", "rejected", "cancelled", "nothing_to_do"})
+CARRIED_OUT: Final[frozenset[RollbackStatus]] = frozenset({"completed", "partial", "nothing_to_do"})
+ENDED: Final[frozenset[RollbackStatus]] = CARRIED_OUT | {"rejected", "cancelled"}
 """The statuses in which nothing more happens, unless a late action has to be reversed."""
 
 StepState: TypeAlias = (
@@ -195,6 +196,8 @@ class Head(Value, frozen=True, kw_only=True):
     """Operations of late actions that people were told of and that nobody reverses, the last of them."""
     after_sequence: int = 0
     """Where only what came after a step of a run is undone: that step's place in the run."""
+    ended_at: Instant | None = None
+    """When it was carried out to its end for the first time; late work comes after that."""
     late_resources: list[str] = []
     """Where they were, the first of them, for the story."""
     halted_for: str = ""

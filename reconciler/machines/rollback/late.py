@@ -60,9 +60,11 @@ def take_late(turn: Turn, answer: Gathered) -> None:
 
 def _is_meant(turn: Turn, operation: Operation) -> bool:
     """Whether the rollback is about an operation. Partitions tell of the whole run, also where only what came after one of its
-    steps is undone."""
+    steps is undone: then neither the steps before are meant, nor those with which the run went on when that was done."""
     request = turn.head.request
     if request is None or request.select is None or request.select.after_step is None:
         return True
+    if turn.head.ended_at is not None and min(action.occurred_at for action in operation.actions) > turn.head.ended_at:
+        return False
     sequence, _ = operation.order
     return operation.operation_id not in turn.names(EARLIER) and sequence >= turn.head.after_sequence

@@ -7,7 +7,7 @@ from typing import Final
 from reconciler.json_form import to_json
 from reconciler.machines.protocol import EmitRollback
 from reconciler.machines.rollback.approving import expires_at, missing_approvals, valid_approvals
-from reconciler.machines.rollback.head import DONE, LEFT_BEHIND, Step
+from reconciler.machines.rollback.head import CARRIED_OUT, DONE, LEFT_BEHIND, Step
 from reconciler.machines.rollback.turn import Turn, digest
 from reconciler.plan.model import Plan
 from reconciler.plan.parts import parts_of
@@ -35,6 +35,8 @@ _KINDS: Final[dict[str, OpenKind]] = {
 def tell(turn: Turn, status: RollbackStatus, *, plan: Plan | None = None, error: str = "") -> None:
     """Gives the rollback a status and publishes it. A plan that is too long for one record comes in several events."""
     turn.change(status=status)
+    if turn.head.mode == "execute" and turn.head.ended_at is None and status in CARRIED_OUT:
+        turn.change(ended_at=turn.now)
     if plan is None:
         _publish(turn, None, error)
         return
