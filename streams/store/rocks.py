@@ -1,8 +1,9 @@
 """A store in RocksDB: one database a partition, every batch and its checkpoint in one WriteBatch.
 
-The batch is written only after the brokers have it, so the store is never ahead of the changelog; and atomically through
-the write-ahead log, so an unclean stop leaves it at the end of some batch. What doesn't fit (another cluster, another
-format, a corrupt file) is wiped and read again.
+The batch is written only after the brokers have it, so the store is never ahead of the changelog. There is no write-ahead log:
+the changelog is one. An unclean stop loses what RocksDB had in memory alone, which is whole batches, the last ones; the
+checkpoint that is left says from where they are read again. What doesn't fit (another cluster, another format, a corrupt file)
+is wiped and read again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, Options, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, Options, WriteBatch, WriteOptions
 
 from streams.store.disposable import DisposableDatabase
 from streams.store.port import Checkpoint, EntryChange, HeadChange
@@ -30,6 +31,8 @@ _BLOOM_BITS = 10
 _MEMTABLE_BLOOM_SHARE = 0.05
 _WRITE_BUFFER_BYTES = 16 << 20
 _KEPT_LOGS = 2
+_FLUSHED_EVERY_S = 300.0
+"""Not more than what came in so much time is in memory alone, also where little comes."""
 _DUE_FORMAT = struct.Struct(">q")
 
 # Shared by all partitions of the process.
@@ -58,6 +61,7 @@ class RocksStore(DisposableDatabase):
         super().__init__(path, identity.encode(), lambda: _options(cache), sentence)
         self._with_timer: set[bytes] | None = None
         """The heads that want a timer; None until the first write. Nearly none does, so nearly none need be deleted."""
+        self._flushed_at: float | None = None
 
     def checkpoint(self) -> Checkpoint | None:
         value = self._database.get(_CHECKPOINT)
@@ -115,7 +119,12 @@ class RocksStore(DisposableDatabase):
             else:
                 batch.put(_ENTRY + key, entry)
         batch.put(_CHECKPOINT, msgspec.json.encode(checkpoint))
-        self._database.write(batch)
+        self._database.write(batch, _UNLOGGED)
+        if self._flushed_at is None:
+            self._flushed_at = checkpoint.written_at
+        elif checkpoint.written_at - self._flushed_at >= _FLUSHED_EVERY_S:
+            self._flushed_at = checkpoint.written_at
+            self._database.flush(False)  # it goes on behind our back
 
     def wipe(self) -> None:
         super().wipe()
@@ -123,6 +132,15 @@ class RocksStore(DisposableDatabase):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _unlogged() -> WriteOptions:
+    options = WriteOptions()
+    options.disable_wal = True  # type: ignore[assignment,method-assign]  # the stubs have a method where it is a property
+    return options
+
+
+_UNLOGGED = _unlogged()
 
 
 def _options(cache: Cache) -> Options:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -30,6 +29,7 @@ from streams.worker.companion import Companion, Companions, Supervisor
 from streams.worker.engine import Engine
 from streams.worker.hosting import HostContext, ServiceHost
 from streams.worker.identity import client_id, lock_data_dir, refuse_second_instance
+from streams.worker.memory import keep_freed_memory, search_less_for_garbage
 from streams.worker.publisher import Publisher
 from streams.worker.restarts import forget_exits, restart_delay_s
 from streams.worker.table import WorkerApp
@@ -94,21 +94,14 @@ def run_worker(
             supervisor,
             name or pipeline.name,
         )
-        _search_less_for_garbage()
+        search_less_for_garbage()
+        keep_freed_memory()
         code = asyncio.run(worker.run())
         forget_exits(settings.data_dir)
     finally:
         lock.close()
     if code:
         sys.exit(code)
-
-
-def _search_less_for_garbage() -> None:
-    """States are trees without circles, which counting references gives back; what refers in circles is Faust's and asyncio's
-    own, and little. By default, all heads in the cache would be looked through again and again for it."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 def _slow_down(settings: Settings) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +110,43 @@ def test_row_10_a_damaged_store_is_wiped(tmp_path: Path) -> None:
     assert store.checkpoint() is None
     store.write([(b"k", b"2", None)], [], checkpoint())
     assert store.head(b"k") == b"2"
+    store.close()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from streams.store.port import Checkpoint, Mark
+from streams.store.rocks import RocksStores
+
+store = RocksStores(Path(sys.argv[1]), "cluster").open("0")
+for number, written_at in enumerate(map(float, sys.argv[2:]), 1):
+    mark = Mark(epoch=2, consumed={}, now=7, owner="w")
+    heads = [(b"k%d" % item, b"%d" % number, number) for item in range(10)]
+    entries = [(b"k\\0%d" % number, b"x")]
+    store.write(heads, entries, Checkpoint(heads=number, history=number, mark=mark, written_at=written_at))
+while written_at > 300 and store._database.property_value("rocksdb.num-files-at-level0") == "0":
+    pass  # it is flushed behind our back
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("written_at", "at_least"), [((0, 1, 2), 0), ((0, 1, 301, 302), 3)])
+def test_a_killed_process_leaves_whole_batches_and_not_much_is_lost(
+    written_at: tuple[int, ...], at_least: int, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path), *map(str, written_at)], check=False, timeout=50
+    )
+    assert done.returncode == -signal.SIGKILL
+    store = RocksStores(tmp_path, "cluster").open("0")
+    found = store.checkpoint()
+    batches = 0 if found is None else found.heads
+    assert at_least <= batches <= len(written_at)
+    assert [store.head(b"k%d" % item) for item in range(10)] == [b"%d" % batches if batches else None] * 10
+    assert [entry_id for entry_id, _ in store.entries(b"k")] == [b"%d" % number for number in range(1, batches + 1)]
+    assert dict(store.due()) == ({b"k%d" % item: batches for item in range(10)} if batches else {})
     store.close()
 
 
