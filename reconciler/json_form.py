@@ -100,15 +100,28 @@ def _with_nested_fields(record: R) -> R:
     return record
 
 
+_ACTION_FIELDS: Final = msgspec.structs.fields(Action)
+
+
 def to_json(record: Record) -> dict[str, Json]:
     """The JSON object of a record, all of its fields written out but those that are ABSENT."""
     builtins = msgspec.to_builtins(record)
+    if isinstance(record, Action):
+        builtins = _all_of_action() | builtins
     result: dict[str, Json] = _instants(type(record), builtins, format_instant, "")
     if isinstance(record, Observation):
         result["fields"] = _told_apart(record.fields)
     elif isinstance(record, Outcome) and record.observed is not None:
         result["observed"]["fields"] = _told_apart(record.observed.fields)
     return result
+
+
+def _all_of_action() -> dict[str, Json]:
+    """What an action's own text leaves out, where it is as usual, in the order of its fields."""
+    return {
+        field.encode_name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        for field in _ACTION_FIELDS
+    }
 
 
 def _told_apart(fields: dict[str, Json]) -> dict[str, Json]:

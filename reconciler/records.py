@@ -40,8 +40,8 @@ class Compensation(Record, frozen=True, kw_only=True):
     arguments: dict[str, Json] = {}
 
 
-class Action(Record, frozen=True, kw_only=True):
-    """What one workflow step did to one resource.
+class Action(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """What one workflow step did to one resource. Histories keep millions of them, without what is as usual.
 
     ``operation_id`` and ``action_id`` are never empty here: `reconciler.json_form.action_from_json` and the codec fill in
     their defaults. ``before`` is None where the pre-state is unknown.
