@@ -60,10 +60,20 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the contract keeps what the undo would take away or make again."""
-        rules = self.history.contract.undo
-        return self.merged is not None and (
-            (self.merged.removal and rules.create.by == "keep") or (self.merged.creation and rules.delete.by == "keep")
+        """Whether the contract leaves the resource as it is: it keeps what the undo would unmake, or would make again."""
+        return self.keeps_made or (
+            self.merged is not None and self.merged.creation and self.history.contract.undo.delete.by == "keep"
+        )
+
+    @property
+    def keeps_made(self) -> bool:
+        """Whether the contract keeps what was made, also where later writes of others would keep a part of it anyhow."""
+        return (
+            self.history.contract.undo.create.by == "keep"
+            and self.merged is not None
+            and self.observed is not None
+            and bool(self.observed.exists)
+            and (self.merged.removal or any(unmade(self, number) for number in self.numbers))
         )
 
 
@@ -97,7 +107,7 @@ def undo_resource(
             return by_person
 
         merged = merge(before, after, actual, history.contract, resolve)
-    return ResourceUndo(
+    undo = ResourceUndo(
         history=history,
         numbers=frozenset(numbers),
         undone=frozenset(history.undone_with(numbers)),
@@ -108,6 +118,14 @@ def undo_resource(
         decided=frozenset(decided),
         notes=tuple(notes),
     )
+    return _left_as_it_is(undo) if undo.is_kept else undo
+
+
+def _left_as_it_is(undo: ResourceUndo) -> ResourceUndo:
+    """Where nothing is done, there is nothing to decide, and nothing that would have to be known."""
+    assert undo.merged is not None
+    merged = msgspec.structs.replace(undo.merged, wanted=(), conflicts=(), unchanged=(), unknown=())
+    return msgspec.structs.replace(undo, merged=merged, decided=frozenset(), notes=())
 
 
 def _undone_action(history: ResourceHistory, numbers: AbstractSet[int], tokens: Tokens) -> Action | None:
