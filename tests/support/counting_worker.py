@@ -116,6 +116,7 @@ def _arrange_pause(data_dir: Path) -> None:
     def persist_or_pause(self: Any, changes: Any, checkpoint: Any) -> None:
         maybe_pause("before-store", -1)
         persist(self, changes, checkpoint)
+        self._store._database.flush()  # what the store has is to outlive the process, so that it can be looked at
 
     PartitionTable.persist = persist_or_pause  # type: ignore[method-assign]
 
