@@ -72,7 +72,6 @@ class FenceKeeper:
         is_failing = False
         try:
             while True:
-                raise_if_cancelled()
                 await self._take_news(context)
                 try:
                     await self._set(fence)
@@ -83,6 +82,7 @@ class FenceKeeper:
                     if not is_failing:
                         logger.warning("fences can't be kept, actions of rolled back runs may begin: Redis: %s", error)
                     is_failing = True
+                raise_if_cancelled()
                 await self._wait(_PAUSE_S if is_failing else self._set_again_every_s)
         finally:
             await fence.close()
