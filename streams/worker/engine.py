@@ -168,6 +168,16 @@ class Engine:
             return partitions & self._processes.keys()
         return frozenset()
 
+    async def takeover_ended(self) -> None:
+        """Returns when no takeover is under way, or after half of the time that a rebalance has: partitions should not be
+        given to others before our claims to them have reached the brokers, or these would put the new owners off."""
+        longest_s = self._settings.rebalance_timeout_s / 2
+        try:
+            async with asyncio.timeout(longest_s), self._recovering:
+                return
+        except TimeoutError:
+            logger.warning("a takeover goes on after %.0f s; who gets its partitions may have to start again", longest_s)
+
     def resume(self) -> None:
         """Everything is in place, the consumer included: work may come."""
         self._ready = True

@@ -82,6 +82,10 @@ class WorkerApp(faust.App):
 
     engine: Engine
 
+    async def _on_partitions_revoked(self, revoked: Any) -> None:
+        await super()._on_partitions_revoked(revoked)
+        await self.engine.takeover_ended()
+
 
 class EngineTable(faust.Table[str, object]):
     """The table of a `WorkerApp`."""

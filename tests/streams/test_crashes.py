@@ -184,3 +184,27 @@ def test_row_11_rebalance_with_two_workers(kafka: KafkaBroker, tmp_path: Path, w
     assert first.process.is_running()
     assert_equals_fold(estate)
     assert first.stop() == 0
+
+
+@pytest.mark.timeout(400)
+def test_a_claim_that_takes_long_takes_nothing_from_the_next_owner(
+    kafka: KafkaBroker, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    """Two workers start together, as the processes of one do: while the first claims everything, the second joins. Were its
+    share given to it before those claims have reached the brokers, they would put it off, and it would end."""
+    estate = Estate.real(kafka.bootstrap)
+    produce_actions(estate, 500, keys=KEYS)
+    first = WorkerProcess(estate, tmp_path / "first").start(SLOW_CLAIM_S="8")
+    workers.append(first)
+    wait_until(lambda: first.has_marker("claiming"), deadline_s=60, what="the first worker claims")
+    second = WorkerProcess(estate, tmp_path / "second").start()
+    workers.append(second)
+    for worker in workers:
+        worker.wait_ready()
+    wait_until(lambda: first.metric("reconciler_recoveries_total") > 0, deadline_s=60, what="the claims are over")
+    produce_actions(estate, 500, keys=KEYS, first=500)
+    estate.drained(60)
+    assert all(worker.process.is_running() for worker in workers)
+    assert [worker.metric("reconciler_partitions") for worker in workers] == [estate.partitions / 2] * 2
+    assert_equals_fold(estate)
+    assert [worker.stop() for worker in workers] == [0, 0]

@@ -13,6 +13,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def main() -> None:
     _arrange_fault(os.environ.get("FAULT", ""))
     if os.environ.get("SLOW_RECOVERY_S"):
         _slow_recovery(float(os.environ["SLOW_RECOVERY_S"]), settings.data_dir)
+    if os.environ.get("SLOW_CLAIM_S"):
+        _slow_claim(float(os.environ["SLOW_CLAIM_S"]), settings.data_dir)
     machine = _MACHINES[os.environ.get("COUNTING_MACHINE", "")]()
     pipeline = resource_pipeline(machine, TopicNames(settings.topic_prefix))
     port_file = settings.data_dir / "port"
@@ -133,6 +136,23 @@ def _arrange_fault(name: str) -> None:
         BatchRunner.run = lambda *_: time.sleep(3600)  # type: ignore[method-assign, assignment]
     elif name:
         raise ValueError(name)
+
+
+def _slow_claim(seconds: float, data_dir: Path) -> None:
+    """Makes every claim of the first takeover reach the brokers late, as where they are still loading what they know of it."""
+    original = producer.TransactionalProducer.claim
+    begun = threading.Lock()
+    late_until: list[float] = []
+
+    def claim(self: Any) -> None:
+        with begun:
+            if not late_until:
+                late_until.append(time.monotonic() + seconds)
+                _tell(data_dir / "claiming", "")
+        time.sleep(max(0.0, late_until[0] - time.monotonic()))
+        original(self)
+
+    producer.TransactionalProducer.claim = claim  # type: ignore[method-assign]
 
 
 def _slow_recovery(seconds: float, data_dir: Path) -> None:
