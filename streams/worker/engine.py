@@ -176,7 +176,9 @@ class Engine:
             async with asyncio.timeout(longest_s), self._recovering:
                 return
         except TimeoutError:
-            logger.warning("a takeover goes on after %.0f s; who gets its partitions may have to start again", longest_s)
+            logger.warning(
+                "a takeover goes on after %.0f s; who gets its partitions may have to start again", longest_s
+            )
 
     def resume(self) -> None:
         """Everything is in place, the consumer included: work may come."""
