@@ -16,7 +16,7 @@ from reconciler.sdk import (
     PermanentError,
     TransientError,
 )
-from reconciler.sdk.consumer.applying import Applier, make_applier
+from reconciler.sdk.consumer.applying import Applier, make_applier, where_raised
 from reconciler.sdk.tracing import current_origin, current_traceparent
 from reconciler.targets.memory import MemoryTarget
 
@@ -274,3 +274,17 @@ def test_what_does_not_fit_is_refused_at_once() -> None:
         make_applier(handler, dedup=MemoryDedup(), clock=clock, wants_coroutines=True)
     with pytest.raises(InputError, match="to a ReversalConsumer"):
         make_applier(lambda _: HandlerResult(), dedup=MemoryDedup(), clock=clock, wants_coroutines=True)
+
+
+def test_the_log_says_where_an_exception_came_from_and_not_what_it_says() -> None:
+    """What it says may quote the value of a sensitive field."""
+
+    def write(value: str) -> None:
+        raise ValueError(f"{value} is taken")
+
+    number = 781_120
+    with pytest.raises(ValueError, match="is taken") as raised:
+        write(str(number))
+    told = where_raised(raised.value)
+    assert told.startswith("ValueError\n") and "in write" in told
+    assert str(number) not in told

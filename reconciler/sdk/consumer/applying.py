@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import logging
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias, TypeVar
 
@@ -256,8 +257,14 @@ def _failed(command: Command, error: Exception, clock: Clock) -> Outcome:
         status: OutcomeStatus = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), "transient")
         retry_after_s = error.retry_after_s if isinstance(error, TransientError) else None
         return outcome(command, status, clock(), observed=error.observed, error=str(error), retry_after_s=retry_after_s)
-    logger.warning("applying the command %s raised", command.command_id, exc_info=error)
+    logger.warning("applying the command %s raised %s", command.command_id, where_raised(error))
     return outcome(command, "transient", clock(), error=f"{type(error).__name__}: {error}")
+
+
+def where_raised(error: BaseException) -> str:
+    """An exception for the log: what it is and where it came from. Not what it says, which may quote the value of a sensitive
+    field; the outcome carries that, and it is masked wherever people read it."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}".rstrip()
 
 
 def _too_late(command: Command, clock: Clock, seen: Observation | None) -> Outcome:

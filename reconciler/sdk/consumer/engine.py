@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from reconciler.records import Command, Outcome
-from reconciler.sdk.consumer.applying import Applier, timed_out
+from reconciler.sdk.consumer.applying import Applier, timed_out, where_raised
 from reconciler.sdk.consumer.lanes import Lanes, Places
 from reconciler.sdk.consumer.outcomes import OutcomePublisher
 from reconciler.sdk.consumer.polling import Poller
@@ -278,8 +278,8 @@ class Engine:
 
     def _on_unstuck(self, resource: str, work: asyncio.Task[Outcome]) -> None:
         self._stuck.discard(resource)
-        if not work.cancelled() and work.exception() is not None:
-            logger.error("a command that took too long ended with an error", exc_info=work.exception())
+        if not work.cancelled() and (error := work.exception()) is not None:
+            logger.error("a command that took too long ended with %s", where_raised(error))
         task = asyncio.create_task(self._places.give_back(was_stuck=True))
         self._unsticking.add(task)
         task.add_done_callback(self._unsticking.discard)
