@@ -570,7 +570,7 @@ class _Planning:
             self._notes += (note for note in undo.notes if note not in self._notes)
             if undo.merged is None or undo.is_held:
                 continue
-            if undo.keeps_made:
+            if undo.kept == "made":
                 self._notes.append(f"{self._words.record(resource)} stays: the rules for it keep what a workflow made.")
             elif undo.is_kept:
                 self._notes.append(

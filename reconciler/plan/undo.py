@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Literal
 
 import msgspec
 
@@ -34,6 +35,8 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
     """The places of conflicts that a person decided."""
     notes: tuple[str, ...] = ()
     """About rules of the contract that gave no answer."""
+    kept: Literal["made", "removed"] | None = None
+    """What the contract keeps: a record that the undo would unmake, or that one is gone which it would make again."""
 
     @property
     def is_needed(self) -> bool:
@@ -60,21 +63,8 @@ class ResourceUndo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the contract leaves the resource as it is: it keeps what the undo would unmake, or would make again."""
-        return self.keeps_made or (
-            self.merged is not None and self.merged.creation and self.history.contract.undo.delete.by == "keep"
-        )
-
-    @property
-    def keeps_made(self) -> bool:
-        """Whether the contract keeps what was made, also where later writes of others would keep a part of it anyhow."""
-        return (
-            self.history.contract.undo.create.by == "keep"
-            and self.merged is not None
-            and self.observed is not None
-            and bool(self.observed.exists)
-            and (self.merged.removal or any(unmade(self, number) for number in self.numbers))
-        )
+        """Whether the contract leaves the resource as it is."""
+        return self.kept is not None
 
 
 def undo_resource(
@@ -118,14 +108,24 @@ def undo_resource(
         decided=frozenset(decided),
         notes=tuple(notes),
     )
-    return _left_as_it_is(undo) if undo.is_kept else undo
+    return _left_as_it_is(undo)
 
 
 def _left_as_it_is(undo: ResourceUndo) -> ResourceUndo:
-    """Where nothing is done, there is nothing to decide, and nothing that would have to be known."""
-    assert undo.merged is not None
-    merged = msgspec.structs.replace(undo.merged, wanted=(), conflicts=(), unchanged=(), unknown=())
-    return msgspec.structs.replace(undo, merged=merged, decided=frozenset(), notes=())
+    """The undo, without whatever is to be done, decided or known where the contract keeps the resource as it is."""
+    merged, observed, rules = undo.merged, undo.observed, undo.history.contract.undo
+    if merged is None or observed is None:
+        return undo
+    kept: Literal["made", "removed"]
+    # Also where later writes of others would keep a part of what was made anyhow.
+    if rules.create.by == "keep" and observed.exists and (merged.removal or any(unmade(undo, n) for n in undo.numbers)):
+        kept = "made"
+    elif rules.delete.by == "keep" and merged.creation:
+        kept = "removed"
+    else:
+        return undo
+    nothing = msgspec.structs.replace(merged, wanted=(), conflicts=(), unchanged=(), unknown=())
+    return msgspec.structs.replace(undo, merged=nothing, decided=frozenset(), notes=(), kept=kept)
 
 
 def _undone_action(history: ResourceHistory, numbers: AbstractSet[int], tokens: Tokens) -> Action | None:

@@ -471,16 +471,22 @@ def test_late_work_of_one_of_the_operations_asked_for_is_reversed_without_the_ot
     assert made.head.status == "partial", "nobody knows what the ghost was"
 
 
-@pytest.mark.parametrize("rule", ["reverse", "report"])
-def test_late_work_of_a_step_that_is_to_stay_is_none(rule: Any) -> None:
-    """Only what came after the second step was undone. More of the second, and the first after all, concern nobody; more of
-    the third does."""
-    made = bench(Contract(name="*", undo=Undo(late_actions=rule)))
+def without_the_third_step(late_actions: Any) -> Bench:
+    """A run of which what came after its second step was undone."""
+    made = bench(Contract(name="*", undo=Undo(late_actions=late_actions)))
     made.act(wrote(2, "erp/order/2", sequence=2))
     made.act(wrote(3, "shop/cart/3", sequence=3))
     made.observe_all()
     made.say("request", select=Selector(run_id="run", after_step="step-2"), mode="execute")
     made.run()
+    return made
+
+
+@pytest.mark.parametrize("rule", ["reverse", "report"])
+def test_late_work_of_a_step_that_is_to_stay_is_none(rule: Any) -> None:
+    """Only what came after the second step was undone. More of the second, and the first after all, concern nobody; more of
+    the third does."""
+    made = without_the_third_step(rule)
     assert made.head.status == "completed" and undone(made, "shop/cart/3")
     told = list(made.statuses)
     made.act(wrote(2, "erp/order/22", sequence=2, action_id="again"))
@@ -499,12 +505,7 @@ def test_late_work_of_a_step_that_is_to_stay_is_none(rule: Any) -> None:
 @pytest.mark.parametrize("rule", ["reverse", "report"])
 def test_what_a_run_does_after_its_end_was_undone_is_no_late_work(rule: Any) -> None:
     """The fence has fallen: the run goes on. What was begun before that and comes by later is late all the same."""
-    made = bench(Contract(name="*", undo=Undo(late_actions=rule)))
-    made.act(wrote(2, "erp/order/2", sequence=2))
-    made.act(wrote(3, "shop/cart/3", sequence=3))
-    made.observe_all()
-    made.say("request", select=Selector(run_id="run", after_step="step-2"), mode="execute")
-    made.run()
+    made = without_the_third_step(rule)
     assert made.head.status == "completed"
     ended, told = made.now, list(made.statuses)
     made.act(wrote(4, "crm/contact/4", sequence=4, occurred_at=ended + 1))
