@@ -44,6 +44,7 @@ EARLIER: Final = "e:"
 """The operations of the run that aren't meant, because they came no later than the step after which it is undone."""
 
 CARRIED_OUT: Final[frozenset[RollbackStatus]] = frozenset({"completed", "partial", "nothing_to_do"})
+"""The statuses in which all that could be done is done."""
 ENDED: Final[frozenset[RollbackStatus]] = CARRIED_OUT | {"rejected", "cancelled"}
 """The statuses in which nothing more happens, unless a late action has to be reversed."""
 
