@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from streams.runner.counts import BatchCounts
 
 _BATCH_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-_BATCH_RECORDS = (1, 10, 50, 100, 250, 500, 1_000, 2_000, 5_000)
+_BATCH_RECORDS = (1, 10, 50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000)
 _RECOVERY_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 Lags = Mapping[tuple[str, int], int]

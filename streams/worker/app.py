@@ -44,6 +44,7 @@ def build_app(settings: Settings, engine: Engine, client_id: str) -> WorkerApp:
         broker_commit_interval=settings.commit_interval_s,
         consumer_group_instance_id=settings.instance_id,
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=settings.fetch_max_bytes,
         datadir=settings.data_dir / "faust",
         store="memory://",
         Table=EngineTable,

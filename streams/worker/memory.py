@@ -18,7 +18,7 @@ def search_less_for_garbage() -> None:
     own, and little. By default, all heads in the cache would be looked through again and again for it."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(500_000, 20, 100)
 
 
 def keep_freed_memory() -> None:
