@@ -14,12 +14,12 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-import orjson
 
 from reconciler.records import Action, Observation, Outcome, Record, operation_of
 from reconciler.values.errors import InputError
+from reconciler.values.fields import check_fields
 from reconciler.values.instant import format_instant, parse_instant
-from reconciler.values.json_value import RECORD_DEPTH, Json, canonical, check_depth, check_parsed, is_plain_text, parse
+from reconciler.values.json_value import RECORD_DEPTH, Json, canonical, check_depth, is_plain_text, parse
 from reconciler.values.pointer import path_of, tokens_of
 from reconciler.values.resource_key import parse_resource_key
 
@@ -208,8 +208,8 @@ _NO_REST: Final[tuple[Any, ...]] = _rest_of(
 def complete_action(action: Action) -> Action:
     """The action with its default ids filled in, its paths and values checked: what every way in ends with."""
     if action.before:
-        _check_fields("before", action.before)
-    _check_fields("set", action.set)
+        check_fields("before", action.before)
+    check_fields("set", action.set)
     try:
         for path in action.unset:
             tokens_of(path)
@@ -223,39 +223,6 @@ def complete_action(action: Action) -> Action:
     if not action.action_id:
         action = msgspec.structs.replace(action, action_id=action_digest(action))
     return action
-
-
-def fields_from_text(text: bytes) -> dict[str, Json]:
-    """The values by path of a JSON text, as an action's `before` and `set` are on the wire: what `parse` gives of it, all checked
-    as `complete_action` checks them. Raises InputError, or a ValueError of the parser's."""
-    fields = orjson.loads(text)
-    if type(fields) is not dict:
-        raise InputError("must be a JSON object")
-    is_plain = True
-    for path, value in fields.items():
-        tokens_of(path)
-        if not path or type(value) in _NEEDS_A_LOOK:
-            is_plain = False
-    if not is_plain:
-        check_parsed(text, fields)
-        _check_fields("", fields)
-    return fields
-
-
-_NEEDS_A_LOOK: Final = frozenset((float, list, dict))
-"""What may be deep, or a whole number that was too long to be read as one."""
-
-
-def _check_fields(field: str, fields: dict[str, Json]) -> None:
-    try:
-        for path, value in fields.items():
-            tokens = tokens_of(path)
-            if isinstance(value, (dict, list)):
-                check_depth(value, len(tokens))
-            if not path and not isinstance(value, dict):
-                raise InputError("the path '' is the resource itself, which must be an object")
-    except InputError as error:
-        raise InputError(error.message, field=field) from None
 
 
 def action_digest(action: Action) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
+
 from reconciler.contracts.model import Contract
 from reconciler.history.entry import NO_FACTS, Entry, Facts
 from reconciler.history.members import STEPPED, equal_members
@@ -40,27 +42,38 @@ class Folded(NamedTuple):
     entry: Entry
 
 
-def fold(tree: Node, number: int, action: Action, contract: Contract, seen: Observation | None = None) -> Folded:
-    """Folds a `succeeded` action as the history's entry `number`.
+def fold(
+    tree: Node,
+    number: int,
+    action: Action,
+    contract: Contract,
+    seen: Observation | None = None,
+    *,
+    link: int = 0,
+    chain: str = "",
+) -> Folded:
+    """Folds a `succeeded` action as the history's entry `number`, which is the ledger's link `link` and ends its `chain`.
 
     ``seen`` is the last observation from before the action, given only if it is young enough for the contract: it
     serves as base where the action's pre-state is unknown, and says nothing about what is known already.
     """
-    if action.operation == "update" and action.set and action.before is not None and not action.unset:
-        flat = _fold_flat(tree, number, action, action.before)
+    before = action.before
+    if before is not None and action.operation == "update" and action.set and not action.unset:
+        flat = _fold_flat(tree, number, action.set, before)
         if flat is not None:
-            return flat
+            after, facts = flat
+            return Folded(after, Entry(number=number, action=action, facts=facts, link=link, chain=chain))
     editor = Editor(tree)
     entry = fold_into(editor, number, action, contract, seen)
-    return Folded(editor.root, entry)
+    return Folded(editor.root, msgspec.structs.replace(entry, link=link, chain=chain))
 
 
 def _fold_flat(  # noqa: PLR0912 - a call a field would cost what this saves
-    tree: Node, number: int, action: Action, before: dict[str, Json]
-) -> Folded | None:
-    """Folds an update that sets members of the resource itself to what is no object, where `before` speaks of these alone and
-    contradicts nothing: of flat records that is nearly every action. None where it isn't one. What it gives is what
-    `fold_into` gives, for half of the time."""
+    tree: Node, number: int, written: dict[str, Json], before: dict[str, Json]
+) -> tuple[Node, Facts] | None:
+    """The tree after an update, and what it taught us, where it sets members of the resource itself to what is no object and
+    `before` speaks of these alone and contradicts nothing: of flat records that is nearly every action. None where it isn't
+    one. What it gives is what `fold_into` gives, for half of the time."""
     if type(tree) is Object:
         members, owner, is_closed, is_made = dict(tree.members), tree.owner, tree.closed, tree.made
     elif type(tree) is Unknown:
@@ -70,7 +83,7 @@ def _fold_flat(  # noqa: PLR0912 - a call a field would cost what this saves
     base_set: dict[str, Json] = {}
     base_unset: list[str] = []
     mentioned = 0
-    for path, value in action.set.items():
+    for path, value in written.items():
         tokens = tokens_of(path)
         if len(tokens) != 1 or type(value) is dict:
             return None
@@ -96,7 +109,7 @@ def _fold_flat(  # noqa: PLR0912 - a call a field would cost what this saves
     if mentioned != len(before):
         return None
     facts = Facts(base_set=base_set, base_unset=base_unset) if base_set or base_unset else NO_FACTS
-    return Folded(Object(owner, is_closed, members, is_made), Entry(number=number, action=action, facts=facts))
+    return Object(owner, is_closed, members, is_made), facts
 
 
 def fold_into(

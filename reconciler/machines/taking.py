@@ -57,10 +57,11 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
     if action.stage == "reversed":
         whole = history_of(head, history, contract)
         whole.take(action)
-        entry, undone, tree = whole.entry(number), sorted(whole.undone), whole.tree
+        entry = msgspec.structs.replace(whole.entry(number), link=links, chain=chain)
+        undone, tree = sorted(whole.undone), whole.tree
     else:
-        tree, entry = fold(tree, number, action, contract, _pre_state(action, history, contract))
-    entry = msgspec.structs.replace(entry, link=links, chain=chain)
+        seen = _pre_state(action, history, contract)
+        tree, entry = fold(tree, number, action, contract, seen, link=links, chain=chain)
     last_write_at = head.last_write_at
     if action.operation != "effect":
         at = min(action.occurred_at, now)

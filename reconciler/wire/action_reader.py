@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from reconciler.json_form import complete_action, fields_from_text
+from reconciler.json_form import complete_action
 from reconciler.records import Action, Actor, Compensation, Operation, Stage
 from reconciler.values.errors import InputError
+from reconciler.values.fields import fields_from_text
 from reconciler.values.json_value import parse
 from reconciler.values.resource_key import parse_resource_key
 from reconciler.wire.strict_reader import AvroSchema, read_long

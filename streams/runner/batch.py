@@ -24,7 +24,7 @@ from streams.runner.dead_letter import dead_letter, header_value
 from streams.runner.effects import EffectWriter
 from streams.runner.pipeline import Pipeline
 from streams.store.producer import Outgoing
-from streams.store.table import BatchChanges, Head, PartitionTable, check_state_size
+from streams.store.table import MOST_STATE_BYTES, BatchChanges, Head, PartitionTable, check_state_size
 from streams.transport.chunk import Chunk, RawRecord
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,8 @@ class BatchRunner:
         cached = self._table.cached
         touched = self._table.touched
         touch = self._table.touch
+        entries = self._table.entries
+        entries_of = self._table.entries_of
         history = self._table.history
         step = self._machine.step
         decode = self._codec.decode
@@ -151,7 +153,7 @@ class BatchRunner:
         events: list[Record | None] = []
         self._events.append(events)
         now = self._now
-        folded = 0
+        folded = appended = 0
         for record in chunk.records:
             events.append(None)
             offset = record.offset
@@ -187,7 +189,20 @@ class BatchRunner:
                 if timestamp > now:
                     now = self._now = timestamp
                 state, effects = step(head.state, event, now, history.of(key))  # type: ignore[arg-type]
-                if effects or careful:
+                if len(effects) == 1 and type(effect := effects[0]) is AppendHistory and not careful:
+                    # With nearly all records.
+                    if len(effect.value) > MOST_STATE_BYTES:
+                        check_state_size(head.resource, len(effect.value))
+                    by_id = entries.get(key)  # type: ignore[arg-type]
+                    if by_id is None:
+                        by_id = entries_of(key)  # type: ignore[arg-type]
+                    by_id[effect.entry_id] = effect.value
+                    appended += 1
+                    if key not in touched:
+                        touch(head)
+                    head.state = state
+                    head.sources[index] = offset
+                elif effects or careful:
                     self._take(head, index, record, event, state, effects, now, careful)
                 elif state is not head.state:
                     if key not in touched:
@@ -203,6 +218,8 @@ class BatchRunner:
             except Exception as error:  # noqa: BLE001 - a fault must cost one record, not the partition
                 self._machine_failed(record, chunk, error)
         counts.folded += folded
+        if appended:
+            counts.entry(appended)
 
     def _load(self, key: bytes | None, inside: str) -> Head:
         """The head of a key that isn't cached: what is checked here needs no check while it is. Raises Unusable, _Misplaced."""
@@ -236,9 +253,6 @@ class BatchRunner:
             if state is head.state and not effects:
                 return
             check_state_size(head.resource, len(self._machine.encode(state)))
-        elif len(effects) == 1 and type(effect := effects[0]) is AppendHistory:
-            self._take_entry(head, index, record.offset, state, effect)
-            return
         traceparent = usable_traceparent(
             header_value(record.headers, "traceparent"), getattr(event, "traceparent", None)
         )
@@ -261,24 +275,14 @@ class BatchRunner:
             place = f"{rejection.field}: " if rejection.field else ""
             raise Unusable("rejected", "Rejected", f"{place}{rejection.reason}")
 
-    def _take_entry(self, head: Head, index: int, offset: int, state: object, effect: AppendHistory) -> None:
-        """What `_take` does where all that happens is a new state and one entry of the history: with nearly all records."""
-        check_state_size(head.resource, len(effect.value))
-        self._table.append_entry(head.key, effect.entry_id, effect.value)
-        self._counts.entries += 1
-        self._counts.effect("AppendHistory")
-        self._table.touch(head)
-        head.state = state
-        head.sources[index] = offset
-
     def _take_history(self, key: bytes, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, AppendHistory):
-                self._table.append_entry(key, effect.entry_id, effect.value)
-                self._counts.entries += 1
-            elif isinstance(effect, DropHistory):
-                for entry_id in effect.entry_ids:
-                    self._table.drop_entry(key, entry_id)
+                self._table.entries_of(key)[effect.entry_id] = effect.value
+                self._counts.entry()
+                continue
+            if isinstance(effect, DropHistory):
+                self._table.entries_of(key).update(dict.fromkeys(effect.entry_ids))
             if not isinstance(effect, Reject):
                 self._counts.effect(type(effect).__name__)
 

@@ -22,6 +22,11 @@ class BatchCounts:
         """Counts one."""
         self.dead_letters[reason] = self.dead_letters.get(reason, 0) + 1
 
-    def effect(self, name: str) -> None:
-        """Counts one."""
-        self.effects[name] = self.effects.get(name, 0) + 1
+    def effect(self, name: str, count: int = 1) -> None:
+        """Counts so many."""
+        self.effects[name] = self.effects.get(name, 0) + count
+
+    def entry(self, count: int = 1) -> None:
+        """Counts so many new entries of the history."""
+        self.entries += count
+        self.effect("AppendHistory", count)

@@ -20,7 +20,8 @@ _EVICTED_SHARE = 10
 
 # What the envelope around a state may take: the key three times over, and offsets of some dozens of inputs.
 _ENVELOPE_BYTES = 16 * 1024
-_MOST_STATE_BYTES = MAX_STATE_BYTES - _ENVELOPE_BYTES
+MOST_STATE_BYTES = MAX_STATE_BYTES - _ENVELOPE_BYTES
+"""What the changelog takes of an encoded state or entry."""
 
 
 class StateTooLarge(Exception):
@@ -29,8 +30,8 @@ class StateTooLarge(Exception):
 
 def check_state_size(resource: str, size: int) -> None:
     """Raises StateTooLarge for an encoded state or entry that is beyond what the changelog takes."""
-    if size > _MOST_STATE_BYTES:
-        raise StateTooLarge(f"{size} bytes for {resource} are beyond the limit of {_MOST_STATE_BYTES}")
+    if size > MOST_STATE_BYTES:
+        raise StateTooLarge(f"{size} bytes for {resource} are beyond the limit of {MOST_STATE_BYTES}")
 
 
 class Head:
@@ -108,16 +109,14 @@ class PartitionTable:
         """The heads that the batch in flight has changed, by key."""
         return self._touched
 
-    def append_entry(self, key: bytes, entry_id: str, entry: bytes) -> None:
-        """Adds a history entry to the batch."""
-        by_id = self._entries.get(key)
-        if by_id is None:
-            by_id = self._entries[key] = {}
-        by_id[entry_id] = entry
+    @property
+    def entries(self) -> Mapping[bytes, dict[str, bytes | None]]:
+        """The history entries of the batch in flight, by key and id; None is one that goes. Only `entries_of` adds a key."""
+        return self._entries
 
-    def drop_entry(self, key: bytes, entry_id: str) -> None:
-        """Takes a history entry away with the batch."""
-        self._entries.setdefault(key, {})[entry_id] = None
+    def entries_of(self, key: bytes) -> dict[str, bytes | None]:
+        """Those of one key, to be added to."""
+        return self._entries.setdefault(key, {})
 
     def encode_changes(self) -> BatchChanges:
         """The batch, encoded: each touched head once. Raises whatever the machine's `encode` raises, and StateTooLarge."""
@@ -128,7 +127,7 @@ class PartitionTable:
         for key, (head, *_) in self._touched.items():
             state = head.state
             encoded = machine_encode(state)
-            if len(encoded) > _MOST_STATE_BYTES:
+            if len(encoded) > MOST_STATE_BYTES:
                 check_state_size(head.resource, len(encoded))
             value = encode(key, head.sources, encoded)
             due_at = head.due_at = due_at_of(state)
