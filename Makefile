@@ -12,6 +12,8 @@ UV := $(TOOLS)/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPOSE := docker compose
+COMPILED := $(shell find reconciler streams -name '*.pxd' | sed 'p; s/pxd$$/py/')
+UNCOMPILED := without a C compiler the hot path stays Python, and folds a fifth slower (Debian: apt-get install gcc python3-dev)
 
 # The first interpreter of a version that we support which really runs: a version manager's shim may be there and refuse.
 # Choose another one with `make PYTHON=/path/to/python …`.
@@ -49,10 +51,13 @@ $(UV):
 	"$(PYTHON)" -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 
-# A .venv that is there keeps its interpreter.
-$(INSTALLED): $(UV) pyproject.toml uv.lock
+# A .venv that is there keeps its interpreter. Modules that have a .pxd are compiled if that can be done (deploy/hatch_build.py):
+# a compiled module is found before its source, so it is made anew when that changes.
+$(INSTALLED): $(UV) pyproject.toml uv.lock deploy/hatch_build.py $(COMPILED)
 	@test -x $(BIN)/python || $(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
-	$(UV) sync --quiet --locked --python $(BIN)/python
+	$(UV) sync --quiet --locked --reinstall-package reconciler --python $(BIN)/python
+	@$(BIN)/python -c 'from reconciler.wire import action_reader as reader; print(end="make: $(UNCOMPILED)\n" * \
+		reader.__file__.endswith(".py"))' >&2
 	@touch $@
 
 .PHONY: demo
@@ -90,4 +95,5 @@ down: ## Stop it; its data stays in Docker's volumes
 
 .PHONY: clean
 clean: ## Take away what was made here, except for the caches of downloads
+	find reconciler streams -name '*.so' -delete
 	rm -rf .venv $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .data dist

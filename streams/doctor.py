@@ -19,6 +19,7 @@ from reconciler.contracts.loader import load_contracts
 from reconciler.targets.config import load_targets
 from reconciler.targets.port import ScanningTarget, Target, TargetUnavailable
 from reconciler.values.errors import ReconcilerError
+from reconciler.wire import action_reader
 from reconciler.wire.codec import subject_of
 from reconciler.wire.conversion import RECORDS
 from reconciler.wire.registry import Registry
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _told("targets file", lambda: _targets_file(settings, targets))
     yield _told("data folder", lambda: _data_folder(settings.data_dir))
     yield _told("processes", lambda: _processes(settings))
+    yield _told("hot path", _hot_path)
     systems = tuple(sorted(targets))
     cluster: list[Cluster] = []
     brokers = _told("brokers", lambda: _brokers(settings, cluster))
@@ -105,6 +107,14 @@ def _processes(settings: Settings) -> str:
     if processes > math.ceil(processors):
         raise _Wrong(f"{sentence}: they would wait for each other; set RECONCILER_PROCESSES to no more than that")
     return f"{sentence}, and there are {_count(settings.partitions, 'partition')} to share"
+
+
+def _hot_path() -> str:
+    if action_reader.__file__.endswith(".py"):
+        raise _NotChecked(
+            "the reader of actions isn't compiled, and a worker folds a fifth slower; install it where there is a C compiler"
+        )
+    return "the reader of actions is compiled"
 
 
 def _brokers(settings: Settings, cluster: list[Cluster]) -> str:

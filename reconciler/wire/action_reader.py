@@ -6,6 +6,8 @@ this need not find words, only never accept what the strict reader refuses: test
 other.
 
 The order of the fields is that of schemas/action.avsc; `reads` says whether it still is.
+
+The `.pxd` beside this says what C types its variables have where it is compiled (deploy/hatch_build.py).
 """
 
 from __future__ import annotations
@@ -95,7 +97,8 @@ def read_action(data: bytes) -> Action | None:
     """The action of whole wire bytes, or None where anything about them is unusual."""
     try:
         return _read(data)
-    except (_UnusualError, IndexError, KeyError, InputError, ValueError):
+    except (_UnusualError, IndexError, KeyError, InputError, ValueError, OverflowError):
+        # Compiled, this can't count as far as a length may claim to be: that overflows.
         return None
 
 
@@ -349,11 +352,11 @@ def _object(data: bytes, at: int) -> tuple[dict[str, Any], int]:
 
 
 def _instant(data: bytes, at: int) -> tuple[int, int]:
-    """An integer; at once where it has eight bytes, as instants from 1979 to 3111 have."""
+    """An integer; at once where it has eight bytes and isn't below zero, as instants from 1979 to 3111."""
     bits = int.from_bytes(data[at : at + 8], "little")
-    if bits & _FOLLOWED != _EIGHT_BYTES:
+    if bits & _FOLLOWED != _EIGHT_BYTES or bits & 1:
         return read_long(data, at)
     bits = (bits & _ODD_BYTES) >> 1 | bits & _EVEN_BYTES
     bits = (bits & _ODD_PAIRS) >> 2 | bits & _EVEN_PAIRS
     bits = (bits & _ODD_FOURS) >> 4 | bits & _EVEN_FOURS
-    return (bits >> 1) ^ -(bits & 1), at + 8
+    return bits >> 1, at + 8
