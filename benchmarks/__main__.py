@@ -16,7 +16,7 @@ def main(context: click.Context) -> None:
     """Without a command: both, on generated actions."""
     if context.invoked_subcommand is None:
         fold_benchmark.run(None, 40_000)
-        stream_benchmark.run(None, 200_000, 10_000)
+        stream_benchmark.run(None, 600_000, 10_000)
 
 
 @main.command()
@@ -29,7 +29,7 @@ def fold(actions: Path | None, records: int) -> None:
 
 @main.command()
 @click.option("--actions", type=click.Path(exists=True, path_type=Path), help="JSON Lines, may be gzipped.")
-@click.option("--records", default=200_000, help="How many actions to generate where no file is given.")
+@click.option("--records", default=600_000, help="How many actions to generate where no file is given.")
 @click.option("--plain-records", default=10_000, help="How many of them the plain agent gets.")
 @click.option("--processes", type=int, help="How many processes of the worker fold; otherwise as many as by default.")
 def stream(actions: Path | None, records: int, plain_records: int, processes: int | None) -> None:
