@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         10_000,
         ge=1,
         description="Records of one topic's partition that are folded in one go, where so many wait: what they have in common is "
-        "written once, and meanwhile, for a third of a second, the process does nothing else.",
+        "written once, and meanwhile, for a quarter of a second, the process does nothing else.",
     )
     fetch_max_bytes: int = Field(
         2 << 20,

@@ -99,9 +99,9 @@ class WorkerService(Protocol):
         """These resources have these new states, as of a batch that is durable. Called after each batch, from the event loop."""
         ...
 
-    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
-        """A chunk is durable. `events` says what was folded of each of its records, None where the record was seen before,
-        forwarded or put aside. Called for each chunk of every input, in the order of its partition, from the event loop."""
+    def on_folded(self, chunk: Chunk, folded: Sequence[bool]) -> None:
+        """A chunk is durable. `folded` says of each of its records whether it was folded, and not seen before, forwarded or put
+        aside. Called for each chunk of every input, in the order of its partition, from the event loop."""
         ...
 
 

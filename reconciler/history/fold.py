@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from itertools import pairwise
-from typing import NamedTuple
 
 import msgspec
 
@@ -35,13 +34,6 @@ from reconciler.values.normalise import equivalent
 from reconciler.values.pointer import Tokens, holder_of, path_of, tokens_of, value_at
 
 
-class Folded(NamedTuple):
-    """The tree after an action, and the action's entry in the history."""
-
-    tree: Node
-    entry: Entry
-
-
 def fold(
     tree: Node,
     number: int,
@@ -51,8 +43,9 @@ def fold(
     *,
     link: int = 0,
     chain: str = "",
-) -> Folded:
-    """Folds a `succeeded` action as the history's entry `number`, which is the ledger's link `link` and ends its `chain`.
+) -> tuple[Node, Entry]:
+    """The tree after a `succeeded` action, and its entry in the history: `number`, which is the ledger's link `link` and ends its
+    `chain`.
 
     ``seen`` is the last observation from before the action, given only if it is young enough for the contract: it
     serves as base where the action's pre-state is unknown, and says nothing about what is known already.
@@ -62,10 +55,10 @@ def fold(
         flat = _fold_flat(tree, number, action.set, before)
         if flat is not None:
             after, facts = flat
-            return Folded(after, Entry(number=number, action=action, facts=facts, link=link, chain=chain))
+            return after, Entry(number=number, action=action, facts=facts, link=link, chain=chain)
     editor = Editor(tree)
     entry = fold_into(editor, number, action, contract, seen)
-    return Folded(editor.root, msgspec.structs.replace(entry, link=link, chain=chain))
+    return editor.root, msgspec.structs.replace(entry, link=link, chain=chain)
 
 
 def _fold_flat(  # noqa: PLR0912 - a call a field would cost what this saves

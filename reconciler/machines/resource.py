@@ -11,6 +11,9 @@ undo step    undoing       undo, compensate or withdraw for a rollback
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from reconciler.contracts.model import ContractSet
 from reconciler.history.tree import Unknown
 from reconciler.machines.commanding import due_at, take_decision, take_outcome, take_timer
@@ -25,12 +28,16 @@ from reconciler.values.instant import SECOND
 
 MACHINE_VERSION = 1
 
+_CACHED_CONTRACTS: Final = 65_536
+"""Of as many resources it is remembered which contract is theirs."""
+
 
 class ResourceMachine:
     """The machine of the resource table, under a set of contracts."""
 
     def __init__(self, contracts: ContractSet) -> None:
         self._contracts = contracts
+        self._contract_for = lru_cache(maxsize=_CACHED_CONTRACTS)(contracts.for_resource)
 
     def initial(self, key: str) -> Head:
         """A resource of which nothing is known."""
@@ -53,7 +60,7 @@ class ResourceMachine:
     def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
         """The decision."""
         assert isinstance(state, Head)
-        contract = self._contracts.for_resource(state.resource)
+        contract = self._contract_for(state.resource)
         match event:
             case Action():
                 return take_action(state, event, now, history, contract)

@@ -64,8 +64,9 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
         tree, entry = fold(tree, number, action, contract, seen, link=links, chain=chain)
     last_write_at = head.last_write_at
     if action.operation != "effect":
-        at = min(action.occurred_at, now)
-        last_write_at = at if last_write_at is None else max(at, last_write_at)
+        at = action.occurred_at if action.occurred_at < now else now
+        if last_write_at is None or at > last_write_at:
+            last_write_at = at
     head = msgspec.structs.replace(
         head,
         tree=tree,

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from streams.transport.chunk import Chunk
 
-MOST_RECORDS: Final = 20_000
+MOST_RECORDS: Final = 50_000
 MOST_BYTES: Final = 32 << 20
-"""Of raw values; what is decoded of them takes some times as much."""
+"""Of raw values."""
 ENOUGH: Final = 2_000
 WAIT_S: Final = 1.0
 """So many records are worth a look at a partition, or any that waited for so long: many are cheaper than few."""
@@ -26,8 +26,8 @@ class Folded(NamedTuple):
     """A chunk of the ledger that is durable in the table."""
 
     chunk: Chunk
-    events: Sequence[object | None]
-    """What was folded of each of its records; None where the record was not."""
+    is_folded: Sequence[bool]
+    """Of each of its records."""
 
 
 class _Lane:
@@ -78,14 +78,14 @@ class LedgerFeed:
         self._lanes: dict[int, _Lane] = {}
         self._lock = Lock()
 
-    def put(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+    def put(self, chunk: Chunk, is_folded: Sequence[bool]) -> None:
         """Adds what was folded. One that doesn't begin where the one before it ended begins a new stretch."""
         size = sum([len(record.value or b"") for record in chunk.records])
         with self._lock:
             lane = self._lanes.get(chunk.partition)
             if lane is None or lane.end != chunk.start:
                 lane = self._lanes[chunk.partition] = _Lane(chunk.start)
-            lane.add(Folded(chunk, events), size, self._monotonic())
+            lane.add(Folded(chunk, is_folded), size, self._monotonic())
             self._make_room()
 
     def _make_room(self) -> None:

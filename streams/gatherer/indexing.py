@@ -107,32 +107,23 @@ class LedgerIndexer:
         timestamps_ms: list[int] = []
         last = 0
         with_timestamps = len(self._standing[partition]) > 0
-        for chunk, events in folded:
-            records = chunk.records
-            if records:
-                last = records[-1].offset + 1
-            # That it is of actions is seen to by who feeds.
-            own = cast("Sequence[Action]", events)
-            if chunk.start < position or not all(events):
-                records, own = self._judged(partition, position, records, events)
-            actions += [(record.offset, action) for record, action in zip(records, own, strict=True)]
-            if with_timestamps:
-                timestamps_ms += [record.timestamp for record in records]
+        for chunk, is_folded in folded:
+            if chunk.records:
+                last = chunk.records[-1].offset + 1
+            for record, was_folded in zip(chunk.records, is_folded, strict=True):
+                if record.offset < position:
+                    continue
+                # What the table had no use for may be an action all the same, such as one that it had folded before.
+                action = self._known_action(record) if was_folded else self._action(partition, record.key, record.value)
+                if action is not None:
+                    actions.append((record.offset, action))
+                    if with_timestamps:
+                        timestamps_ms.append(record.timestamp)
         return _Taken(actions, timestamps_ms, last, folded[-1].chunk.end)
 
-    def _judged(
-        self, partition: int, position: int, records: Sequence[RawRecord], events: Sequence[object | None]
-    ) -> tuple[list[RawRecord], list[Action]]:
-        """The records from the position on that are actions of the partition, also where the table had no use for them."""
-        found: list[RawRecord] = []
-        actions: list[Action] = []
-        for record, event in zip(records, events, strict=True):
-            if record.offset >= position:
-                action = cast("Action", event) if event else self._action(partition, record.key, record.value)
-                if action is not None:
-                    found.append(record)
-                    actions.append(action)
-        return found, actions
+    def _known_action(self, record: RawRecord) -> Action:
+        """The action of a record that was folded: so it can be read, and is of this partition."""
+        return cast("Action", self._codec.decode(record.value))
 
     def _index(self, partition: int, taken: _Taken) -> int:
         before = self._positions[partition]

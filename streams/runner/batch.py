@@ -51,7 +51,7 @@ class Unusable(Exception):
 class Batch:
     """What a batch makes."""
 
-    __slots__ = ("changes", "consumed", "counts", "effects", "events", "now")
+    __slots__ = ("changes", "consumed", "counts", "effects", "folded", "now")
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class Batch:
         consumed: dict[str, int],
         now: int,
         counts: BatchCounts,
-        events: list[list[Record | None]],
+        folded: list[list[bool]],
     ) -> None:
         self.effects = effects
         self.changes = changes
         self.consumed = consumed
         self.now = now
         self.counts = counts
-        self.events = events
-        """For each chunk what was folded of each of its records; None where the record went another way."""
+        self.folded = folded
+        """For each chunk, and each of its records, whether it was folded, or went another way."""
 
 
 class BatchRunner:
@@ -107,7 +107,7 @@ class BatchRunner:
         }
         self._outgoing: list[Outgoing] = []
         self._counts = BatchCounts()
-        self._events: list[list[Record | None]] = []
+        self._folded: list[list[bool]] = []
 
     def run(self, chunks: Sequence[Chunk], latest: int) -> Batch:
         """Steps over these chunks; `latest` is the greatest timestamp that a record may have, in microseconds.
@@ -127,14 +127,14 @@ class BatchRunner:
     def _run(self, chunks: Sequence[Chunk], latest: int, *, careful: bool) -> Batch:
         self._outgoing = []
         self._counts = BatchCounts()
-        self._events = []
+        self._folded = []
         consumed = dict(self._consumed)
         for chunk in chunks:
             self._step_chunk(chunk, consumed.get(chunk.topic, 0), latest, careful)
             consumed[chunk.topic] = max(chunk.end, consumed.get(chunk.topic, 0))
         changes = self._table.encode_changes()
         self._consumed = consumed
-        return Batch(self._outgoing, changes, consumed, self._now, self._counts, self._events)
+        return Batch(self._outgoing, changes, consumed, self._now, self._counts, self._folded)
 
     def _step_chunk(  # noqa: C901, PLR0912, PLR0915 - a call for every check of every record costs a tenth of the whole
         self, chunk: Chunk, consumed: int, latest: int, careful: bool
@@ -150,12 +150,13 @@ class BatchRunner:
         step = self._machine.step
         decode = self._codec.decode
         counts = self._counts
-        events: list[Record | None] = []
-        self._events.append(events)
+        # What was read isn't kept: given back at once, its memory serves the next record while the processor still has it.
+        is_folded: list[bool] = []
+        self._folded.append(is_folded)
         now = self._now
         folded = appended = 0
         for record in chunk.records:
-            events.append(None)
+            is_folded.append(False)
             offset = record.offset
             if offset < consumed:
                 counts.replayed += 1
@@ -209,7 +210,7 @@ class BatchRunner:
                         touch(head)
                     head.state = state
                     head.sources[index] = offset
-                events[-1] = event
+                is_folded[-1] = True
                 folded += 1
             except Unusable as unusable:
                 self._put_aside(record, chunk, unusable)

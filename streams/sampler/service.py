@@ -100,7 +100,7 @@ class Sampler:
             self._touched.setdefault(partition, {}).update(states)
             self._news.set()
 
-    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+    def on_folded(self, chunk: Chunk, folded: Sequence[bool]) -> None:
         """Nothing to do: states are what counts here."""
 
     async def run(self, context: WorkerContext) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, Cache, Options, WriteBatch, WriteOptions
 
 from streams.store.disposable import DisposableDatabase
 from streams.store.port import Checkpoint, EntryChange, HeadChange
@@ -31,8 +31,6 @@ _BLOOM_BITS = 10
 _MEMTABLE_BLOOM_SHARE = 0.05
 _WRITE_BUFFER_BYTES = 16 << 20
 _KEPT_LOGS = 2
-# Not for what is soon written once more: RocksDB's own advice for its two upper levels, which hold some hundred MB at most.
-_COMPRESSION = [DBCompressionType.none()] * 2 + [DBCompressionType.snappy()] * 5
 _FLUSHED_EVERY_S = 300.0
 """Not more than what came in so much time is in memory alone, also where little comes."""
 _DUE_FORMAT = struct.Struct(">q")
@@ -158,5 +156,4 @@ def _options(cache: Cache) -> Options:
     options.set_memtable_whole_key_filtering(True)
     options.set_memtable_prefix_bloom_ratio(_MEMTABLE_BLOOM_SHARE)
     options.set_keep_log_file_num(_KEPT_LOGS)
-    options.set_compression_per_level(_COMPRESSION)
     return options

@@ -37,7 +37,7 @@ class EngineListener(Protocol):
     def on_assigned(self, partitions: frozenset[int]) -> None: ...
     def on_revoked(self, partitions: frozenset[int]) -> None: ...
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None: ...
-    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None: ...
+    def on_folded(self, chunk: Chunk, folded: Sequence[bool]) -> None: ...
 
 
 class Engine:
@@ -197,9 +197,9 @@ class Engine:
         for listener in self._listeners:
             listener.on_touched(partition, states)
 
-    def _tell_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
+    def _tell_folded(self, chunk: Chunk, folded: Sequence[bool]) -> None:
         for listener in self._listeners:
-            listener.on_folded(chunk, events)
+            listener.on_folded(chunk, folded)
 
     async def close(self) -> None:
         """Finishes what is in flight and gives everything back."""

@@ -107,8 +107,8 @@ class ServiceHost:
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         self._tell(lambda service: service.on_touched(partition, states))
 
-    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None:
-        self._tell(lambda service: service.on_folded(chunk, events))
+    def on_folded(self, chunk: Chunk, folded: Sequence[bool]) -> None:
+        self._tell(lambda service: service.on_folded(chunk, folded))
 
     def _tell(self, call: Callable[[WorkerService], Any]) -> None:
         for service in self._services:

@@ -58,7 +58,7 @@ class PartitionProcess:
         executor: Executor,
         metrics: WorkerMetrics,
         on_touched: Callable[[int, Mapping[str, object]], None],
-        on_folded: Callable[[Chunk, Sequence[object | None]], None],
+        on_folded: Callable[[Chunk, Sequence[bool]], None],
     ) -> None:
         self.partition = owned.partition
         self.table = owned.table
@@ -158,8 +158,8 @@ class PartitionProcess:
         self._count(taken, batch, time.perf_counter() - started, stepped - started)
         if touched:
             self._on_touched(self.partition, touched)
-        for work, events in zip(taken, batch.events, strict=True):
-            self._on_folded(work.chunk, events)
+        for work, folded in zip(taken, batch.folded, strict=True):
+            self._on_folded(work.chunk, folded)
 
     def _write(self, batch: Batch) -> Checkpoint:
         return write_batch(self._owned, self._checkpoint, batch, time.time())

@@ -267,7 +267,7 @@ class Service:
     def on_touched(self, partition: int, states: Mapping[str, object]) -> None:
         self.touched |= states
 
-    def on_folded(self, chunk: Chunk, events: Sequence[object | None]) -> None: ...
+    def on_folded(self, chunk: Chunk, folded: Sequence[bool]) -> None: ...
 
 
 async def test_services_see_heads_and_cannot_hurt(estate: Estate, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def chunk(start: int, end: int, partition: int = 0, size: int = 1) -> Chunk:
 
 def put(feed: LedgerFeed, *stretches: tuple[int, int], partition: int = 0, size: int = 1) -> None:
     for start, end in stretches:
-        feed.put(chunk(start, end, partition, size), [object()] * (end - start))
+        feed.put(chunk(start, end, partition, size), [True] * (end - start))
 
 
 def taken(feed: LedgerFeed, position: int, partition: int = 0) -> list[tuple[int, int]]:

@@ -147,8 +147,8 @@ class World:
         self._folded = end
         records = self._log.between(start, end)
         # A good record may go another way too: it was folded before, or the machine refuses it.
-        events = [self._log.good.get(each.offset) if self._data.draw(st.booleans()) else None for each in records]
-        self._feed.put(Chunk(TOPIC, PARTITION, start, end, records, 0), events)
+        folded = [each.offset in self._log.good and self._data.draw(st.booleans()) for each in records]
+        self._feed.put(Chunk(TOPIC, PARTITION, start, end, records, 0), folded)
 
     def _gather(self, *, is_asked: bool) -> None:
         """One poll of the reader."""
