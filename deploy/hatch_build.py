@@ -65,7 +65,7 @@ def compiled(root: Path, sources: list[Path], folder: Path) -> dict[str, Path]:
     modules = [
         (".".join(path.relative_to(root).with_suffix("").parts), str(path.relative_to(root))) for path in sources
     ]
-    extensions = [Extension(name, [path], extra_compile_args=["-O3", "-g0"]) for name, path in modules]
+    extensions = [Extension(name, [path], extra_compile_args=["-O3", "-g0", "-fwrapv"]) for name, path in modules]
     made = cythonize(extensions, compiler_directives=_DIRECTIVES, build_dir=str(folder / "c"), quiet=True)
     command = build_ext(Distribution({"ext_modules": made}))
     command.build_lib = str(folder / "lib")

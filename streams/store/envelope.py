@@ -185,6 +185,8 @@ def _key_fields(key: bytes) -> bytes:
 
 def _natural(number: int) -> bytes:
     """`avro_long` of a number that isn't negative, without a loop up to 2^27: lengths and most offsets."""
+    if number >= 0x8000000:
+        return avro_long(number)
     coded = number << 1
     if coded < 0x80:
         return _ONE_BYTE[coded]
@@ -192,9 +194,7 @@ def _natural(number: int) -> bytes:
         return bytes((coded & 0x7F | 0x80, coded >> 7))
     if coded < 0x200000:
         return bytes((coded & 0x7F | 0x80, coded >> 7 & 0x7F | 0x80, coded >> 14))
-    if coded < 0x10000000:
-        return bytes((coded & 0x7F | 0x80, coded >> 7 & 0x7F | 0x80, coded >> 14 & 0x7F | 0x80, coded >> 21))
-    return avro_long(number)
+    return bytes((coded & 0x7F | 0x80, coded >> 7 & 0x7F | 0x80, coded >> 14 & 0x7F | 0x80, coded >> 21))
 
 
 _ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))

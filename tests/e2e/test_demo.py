@@ -27,8 +27,13 @@ def test_the_demo_comes_to_its_end() -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_nothing_stays_running_when_it_is_killed(tmp_path: Path, how: signal.Signals) -> None:
     folder = tmp_path / "demo"
-    with (tmp_path / "said").open("wb") as said:
-        demo = subprocess.Popen([*COMMAND, "--folder", str(folder)], stdout=said, stderr=said)
+    # What a shell starts in the background ignores SIGINT, and so does all that is started by it in turn.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (tmp_path / "said").open("wb") as said:
+            demo = subprocess.Popen([*COMMAND, "--folder", str(folder)], stdout=said, stderr=said)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         wait_until(lambda: len(_parts_of(folder)) == 4, deadline_s=60, what="all parts of the demo are started")
         demo.send_signal(how)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.wire.changelog import ExpectedHead, HistoryEntry, SourceOffset
 from reconciler.wire.codec import Codec
-from streams.store.envelope import ChangelogMismatch, EntryEnvelope, HeadEnvelope, entry_key
+from streams.store.envelope import ChangelogMismatch, EntryEnvelope, HeadEnvelope
 from streams.store.port import Mark
+from tests.support.compiled import from_source
 
 CODEC = Codec.packaged()
 TOPICS = ("workflow.actions", "state.observations", "timers")
@@ -17,8 +21,17 @@ HEAD_HEADER = CODEC.header("state.expected", ExpectedHead)
 ENTRY_HEADER = CODEC.header("history", HistoryEntry)
 
 resources = st.from_regex(r"[a-z]{1,9}/[a-z]{1,9}/[a-z0-9_]{0,200}x", fullmatch=True)
-offsets = st.lists(st.integers(-1, 2**62), min_size=3, max_size=3)
-longs = st.integers(0, 2**62)
+# Where the number of bytes changes, and the greatest that there is.
+edges = st.sampled_from([bound + step for bits in (6, 13, 20, 27, 34, 62) for bound in (2**bits,) for step in (-1, 0)])
+offsets = st.lists(st.integers(-1, 2**63 - 1) | edges, min_size=3, max_size=3)
+longs = st.integers(0, 2**63 - 1) | edges
+
+
+# Where the module is compiled, its source is held to the same.
+AS_SOURCE = from_source(sys.modules[HeadEnvelope.__module__])
+MODULES = pytest.mark.parametrize(
+    "module", [sys.modules[HeadEnvelope.__module__], AS_SOURCE], ids=["as installed", "source"]
+)
 
 
 def heads(table: str = "resources", partition: int = 7) -> HeadEnvelope:
@@ -29,9 +42,12 @@ def entries(table: str = "resources") -> EntryEnvelope:
     return EntryEnvelope(CODEC, ENTRY_HEADER, table, 3, 7)
 
 
-@given(resources, longs, offsets, st.text())
-def test_a_head_is_read_by_the_codec_and_by_hand(key: str, epoch: int, sources: list[int], text: str) -> None:
-    envelope = heads()
+@MODULES
+@given(key=resources, epoch=longs, sources=offsets, text=st.text())
+def test_a_head_is_read_by_the_codec_and_by_hand(
+    module: Any, key: str, epoch: int, sources: list[int], text: str
+) -> None:
+    envelope = module.HeadEnvelope(CODEC, HEAD_HEADER, "resources", 3, TOPICS, 7)
     envelope.set_epoch(epoch)
     state = text.encode(errors="replace")
     value = envelope.encode(key.encode(), sources, state)
@@ -50,11 +66,19 @@ def test_a_head_is_read_by_the_codec_and_by_hand(key: str, epoch: int, sources: 
     )
 
 
-@given(resources, st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), longs, st.text())
-def test_an_entry_is_read_by_the_codec_and_by_hand(resource: str, entry_id: str, epoch: int, text: str) -> None:
-    envelope = entries()
+@MODULES
+@given(
+    resource=resources,
+    entry_id=st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1),
+    epoch=longs,
+    text=st.text() | st.integers(2**13, 2**14).map("x".__mul__),
+)
+def test_an_entry_is_read_by_the_codec_and_by_hand(
+    module: Any, resource: str, entry_id: str, epoch: int, text: str
+) -> None:
+    envelope = module.EntryEnvelope(CODEC, ENTRY_HEADER, "resources", 3, 7)
     envelope.set_epoch(epoch)
-    key, entry = entry_key(resource.encode(), entry_id), text.encode(errors="replace")
+    key, entry = module.entry_key(resource.encode(), entry_id), text.encode(errors="replace")
     value = envelope.encode(key, entry)
     assert envelope.decode(key, value) == (epoch, entry)
     assert CODEC.decode(value) == HistoryEntry(
