@@ -13,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPOSE := docker compose
 COMPILED := $(shell find reconciler streams -name '*.pxd' | sed 'p; s/pxd$$/py/')
-UNCOMPILED := without a C compiler the hot path stays Python, and folds a fifth slower (Debian: apt-get install gcc python3-dev)
+UNCOMPILED := without a C compiler the hot path stays Python, and folds about a tenth slower (Debian: apt-get install gcc python3-dev)
 
 # The first interpreter of a version that we support which really runs: a version manager's shim may be there and refuse.
 # Choose another one with `make PYTHON=/path/to/python …`.

@@ -112,7 +112,7 @@ def _processes(settings: Settings) -> str:
 def _hot_path() -> str:
     if action_reader.__file__.endswith(".py"):
         raise _NotChecked(
-            "the reader of actions isn't compiled, and a worker folds a fifth slower; install it where there is a C compiler"
+            "the reader of actions isn't compiled, and a worker folds about a tenth slower; install it where there is a C compiler"
         )
     return "the reader of actions is compiled"
 
