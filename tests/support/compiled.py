@@ -19,8 +19,11 @@ SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 def outdated(root: Path) -> list[Path]:
     """The sources that have changed since they were compiled for this Python."""
-    sources = [path.with_suffix(".py") for path in sorted(root.glob("[rs]*/**/*.pxd"))]
-    return [path for path in sources if _is_outdated(path)]
+    return [path for path in _sources(root) if _is_outdated(path)]
+
+
+def _sources(root: Path) -> list[Path]:
+    return [path.with_suffix(".py") for path in sorted(root.glob("[rs]*/**/*.pxd"))]
 
 
 def _is_outdated(source: Path) -> bool:
@@ -54,5 +57,5 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_report_header() -> str:
     """Says which are tested."""
-    count = sum(path.with_suffix(SUFFIX).exists() for path in ROOT.glob("[rs]*/**/*.pxd"))
+    count = sum(path.with_suffix(SUFFIX).exists() for path in _sources(ROOT))
     return f"compiled modules: {count}"
