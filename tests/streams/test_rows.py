@@ -60,7 +60,7 @@ def stopped(
     worker = WorkerProcess(
         estate,
         tmp_path_factory.mktemp("stopped"),
-        PAUSE_AT=f"{request.param}:any:8",
+        PAUSE_AT=f"{request.param}:any:20",
         RECONCILER_BATCH_MAX_RECORDS="50",
         RECONCILER_SESSION_TIMEOUT_S="60",
         RECONCILER_INSTANCE_ID="stopped",
@@ -115,9 +115,10 @@ def test_row_10_the_store_is_never_ahead_of_the_brokers(stopped: tuple[Estate, W
     for partition, by_key in written.items():
         store = stores.open(partition)
         checkpoint = store.checkpoint()
-        assert checkpoint is not None
+        # All the batches before the stop may have been of the other partition.
+        end = checkpoint.heads if checkpoint is not None else 0
         for key, value in store.heads():
-            before = [record for offset, record in by_key[key] if offset < checkpoint.heads]
+            before = [record for offset, record in by_key[key] if offset < end]
             assert value == before[-1]
             seen += 1
         store.close()
