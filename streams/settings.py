@@ -76,7 +76,12 @@ class Settings(BaseSettings):
         description="`transactional` puts a fence before a worker that was overtaken. `none` is for the embedded broker, which "
         "has no fence; on a real cluster it risks stale writes.",
     )
-    cache_entries: int = Field(50_000, ge=1_000, description="Decoded heads kept in memory, for each partition.")
+    cache_max_bytes: int = Field(
+        8 << 20,
+        ge=0,
+        description="Heads kept decoded in memory, for each partition, by what they take in the changelog; decoded they take about "
+        "six times that.",
+    )
     store_max_age_s: float = Field(
         12 * 3600.0,
         gt=0,
@@ -90,6 +95,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Records of one topic's partition that are folded in one go, where so many wait: what they have in common is "
         "written once, and meanwhile, for a quarter of a second, the process does nothing else.",
+    )
+    batch_max_bytes: int = Field(
+        16 << 20,
+        ge=1_024,
+        description="How much a batch writes, and how much of one topic's partition it reads, each at most: a batch ends with the "
+        "record that reaches it.",
     )
     fetch_max_bytes: int = Field(
         2 << 20,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, Reject
 from reconciler.records import Alert, Record
@@ -48,10 +48,18 @@ class Unusable(Exception):
         self.message = message
 
 
+class Part(NamedTuple):
+    """A chunk that a batch took, or as much of one as it took."""
+
+    chunk: Chunk
+    is_folded: list[bool]
+    """For each of its records, whether it was folded, or went another way."""
+
+
 class Batch:
     """What a batch makes."""
 
-    __slots__ = ("changes", "consumed", "counts", "effects", "folded", "now")
+    __slots__ = ("changes", "consumed", "counts", "effects", "now", "parts", "rest")
 
     def __init__(
         self,
@@ -60,15 +68,17 @@ class Batch:
         consumed: dict[str, int],
         now: int,
         counts: BatchCounts,
-        folded: list[list[bool]],
+        parts: list[Part],
+        rest: list[Chunk],
     ) -> None:
         self.effects = effects
         self.changes = changes
         self.consumed = consumed
         self.now = now
         self.counts = counts
-        self.folded = folded
-        """For each chunk, and each of its records, whether it was folded, or went another way."""
+        self.parts = parts
+        self.rest = rest
+        """What found no room in it and goes into the next; the first of these may be the rest of a chunk."""
 
 
 class BatchRunner:
@@ -88,6 +98,7 @@ class BatchRunner:
         now: int,
         group: str,
         dead_letter_max_bytes: int,
+        max_bytes: int,
     ) -> None:
         self._pipeline = pipeline
         self._machine = pipeline.machine
@@ -101,18 +112,20 @@ class BatchRunner:
         self._now = now
         self._group = group
         self._dead_letter_max_bytes = dead_letter_max_bytes
+        self._max_bytes = max_bytes
         self._inputs = {
             source.topic: (index, source.record, source.key_of(), source.instant_of())
             for index, source in enumerate(pipeline.inputs)
         }
         self._outgoing: list[Outgoing] = []
+        self._written_bytes = 0
         self._counts = BatchCounts()
-        self._folded: list[list[bool]] = []
 
     def run(self, chunks: Sequence[Chunk], latest: int) -> Batch:
-        """Steps over these chunks; `latest` is the greatest timestamp that a record may have, in microseconds.
+        """Steps over these chunks, as far as one batch goes; `latest` is the greatest timestamp that a record may have, in
+        microseconds.
 
-        The result must be written, and then the table settled, before the next call.
+        The result must be written, and then the table settled, before the next call, which is to begin with the `rest`.
         """
         now_before = self._now
         try:
@@ -126,36 +139,56 @@ class BatchRunner:
 
     def _run(self, chunks: Sequence[Chunk], latest: int, *, careful: bool) -> Batch:
         self._outgoing = []
+        self._written_bytes = 0
         self._counts = BatchCounts()
-        self._folded = []
         consumed = dict(self._consumed)
-        for chunk in chunks:
-            self._step_chunk(chunk, consumed.get(chunk.topic, 0), latest, careful)
+        parts: list[Part] = []
+        rest = list(chunks)
+        while rest:
+            chunk = rest[0]
+            is_folded = self._step_chunk(chunk, consumed.get(chunk.topic, 0), latest, careful)
+            is_whole = len(is_folded) == len(chunk.records)
+            if is_whole:
+                rest.pop(0)
+            elif is_folded:
+                chunk, rest[0] = chunk.split(len(is_folded))
+            else:
+                break
+            parts.append(Part(chunk, is_folded))
             consumed[chunk.topic] = max(chunk.end, consumed.get(chunk.topic, 0))
+            if not is_whole:
+                break
         changes = self._table.encode_changes()
         self._consumed = consumed
-        return Batch(self._outgoing, changes, consumed, self._now, self._counts, self._folded)
+        return Batch(self._outgoing, changes, consumed, self._now, self._counts, parts, rest)
 
     def _step_chunk(  # noqa: C901, PLR0912, PLR0915 - a call for every check of every record costs a tenth of the whole
         self, chunk: Chunk, consumed: int, latest: int, careful: bool
-    ) -> None:
-        """The hot loop: what happens for every record stands in it, what happens for a few is called."""
+    ) -> list[bool]:
+        """Steps over records until the batch is full, and says of each that it took whether it was folded.
+
+        The hot loop: what happens for every record stands in it, what happens for a few is called.
+        """
         index, kind, key_of, instant_of = self._inputs[chunk.topic]
-        cached = self._table.cached
-        touched = self._table.touched
-        touch = self._table.touch
-        entries = self._table.entries
-        entries_of = self._table.entries_of
-        history = self._table.history
+        table = self._table
+        most_written = self._max_bytes
+        cached = table.cached
+        touched = table.touched
+        touch = table.touch
+        entries = table.entries
+        entries_of = table.entries_of
+        history = table.history
         step = self._machine.step
         decode = self._codec.decode
         counts = self._counts
         # What was read isn't kept: given back at once, its memory serves the next record while the processor still has it.
         is_folded: list[bool] = []
-        self._folded.append(is_folded)
         now = self._now
         folded = appended = 0
         for record in chunk.records:
+            # The heads by what they took before: what they grow by stands in the entries.
+            if self._written_bytes + table.touched_bytes >= most_written:
+                break
             is_folded.append(False)
             offset = record.offset
             if offset < consumed:
@@ -198,6 +231,7 @@ class BatchRunner:
                     if by_id is None:
                         by_id = entries_of(key)  # type: ignore[arg-type]
                     by_id[effect.entry_id] = effect.value
+                    self._written_bytes += len(effect.value)
                     appended += 1
                     if key not in touched:
                         touch(head)
@@ -221,6 +255,7 @@ class BatchRunner:
         counts.folded += folded
         if appended:
             counts.entry(appended)
+        return is_folded
 
     def _load(self, key: bytes | None, inside: str) -> Head:
         """The head of a key that isn't cached: what is checked here needs no check while it is. Raises Unusable, _Misplaced."""
@@ -266,7 +301,8 @@ class BatchRunner:
                 rejection = effect
             elif not isinstance(effect, DropHistory):
                 outgoing.append(self._effects.write(effect, self._partition, self._epoch, now, traceparent))
-        self._outgoing += outgoing
+        for item in outgoing:
+            self._send(item)
         self._take_history(head.key, effects)
         if rejection is None or state is not head.state:
             self._table.touch(head)
@@ -280,6 +316,7 @@ class BatchRunner:
         for effect in effects:
             if isinstance(effect, AppendHistory):
                 self._table.entries_of(key)[effect.entry_id] = effect.value
+                self._written_bytes += len(effect.value)
                 self._counts.entry()
                 continue
             if isinstance(effect, DropHistory):
@@ -287,11 +324,15 @@ class BatchRunner:
             if not isinstance(effect, Reject):
                 self._counts.effect(type(effect).__name__)
 
+    def _send(self, outgoing: Outgoing) -> None:
+        self._outgoing.append(outgoing)
+        self._written_bytes += len(outgoing.value or b"")
+
     # -- the other ways
 
     def _put_aside(self, record: RawRecord, chunk: Chunk, unusable: Unusable) -> None:
         self._counts.dead_letter(unusable.reason)
-        self._outgoing.append(
+        self._send(
             dead_letter(
                 dead_letters_topic=self._pipeline.topics.dead_letters,
                 record=record,
@@ -311,7 +352,7 @@ class BatchRunner:
         headers.append(("reconciler.forwarded-from", place.encode()))
         # Explicitly there: a topic's partitioner is the producer's affair, and that is what went wrong.
         timestamp_ms = max(record.timestamp, 0)
-        self._outgoing.append(Outgoing(chunk.topic, record.key, record.value, partition, headers, timestamp_ms))
+        self._send(Outgoing(chunk.topic, record.key, record.value, partition, headers, timestamp_ms))
 
     def _machine_failed(self, record: RawRecord, chunk: Chunk, error: Exception) -> None:
         """A bug, ours or the machine's: the record is kept, people are told, the partition goes on."""
@@ -328,7 +369,7 @@ class BatchRunner:
             occurred_at=self._now,
             severity="critical",
         )
-        self._outgoing.append(self._effects.alert(alert))
+        self._send(self._effects.alert(alert))
 
 
 class _Misplaced(Exception):

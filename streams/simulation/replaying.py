@@ -16,7 +16,7 @@ from streams.store.port import Checkpoint, PartitionStore
 from streams.store.producer import Outgoing
 from streams.store.table import PartitionTable
 
-_MANY = 1_000_000
+_MANY = 1 << 40
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -46,6 +46,7 @@ def replayed(lane: Lane, codec: Codec, partition: int, partitions: int, consumed
         now=0,
         group="reconciler",
         dead_letter_max_bytes=_MANY,
+        max_bytes=_MANY,
     )
     effects: list[Outgoing] = []
     for batch in consumed:

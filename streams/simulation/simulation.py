@@ -37,6 +37,9 @@ from streams.simulation.witnessing import Witness
 from streams.simulation.workers import Fleet, Lane, Owner
 
 PARTITIONS: Final = 2
+_CACHE_MAX_BYTES: Final = 4 << 10
+_BATCH_MAX_BYTES: Final = 2 << 10
+"""Little of both, so that heads are often read again and batches often end before what they were given."""
 BUSY_S: Final = 1_800
 QUIET_S: Final = 3_000
 """After the last fault, until everything must have come to rest: longer than any retry, backoff or late copy of a record."""
@@ -269,4 +272,6 @@ def packaged_codec() -> Codec:
 @cache
 def settings() -> Settings:
     """The settings of simulated workers: nothing of the environment is in them."""
-    return Settings.model_construct(store="memory", partitions=PARTITIONS, cache_entries=1_000)
+    return Settings.model_construct(
+        store="memory", partitions=PARTITIONS, cache_max_bytes=_CACHE_MAX_BYTES, batch_max_bytes=_BATCH_MAX_BYTES
+    )

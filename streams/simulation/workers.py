@@ -253,6 +253,7 @@ class Owner:
             now=owned.mark.now,
             group="reconciler",
             dead_letter_max_bytes=fleet.settings.dead_letter_max_bytes,
+            max_bytes=fleet.settings.batch_max_bytes,
         )
         self._positions = {
             topic: fleet.committed.get((topic, owned.partition), 0) for topic in lane.pipeline.input_topics
@@ -303,7 +304,7 @@ class Owner:
                 self.process.name, "{}: hangs for {:.0f} s before it writes a batch", self.name, pause / 1e6
             )
             fleet.schedule.after(SESSION_S * SECOND, lambda: fleet.overtake(self))
-        fleet.schedule.after(pause, lambda: self._write(chunks, latest, batch))
+        fleet.schedule.after(pause, lambda: self._write(latest, batch))
 
     def _chunks(self) -> list[Chunk]:
         """What a few fetches bring: some topics lag behind, and the order between topics is anybody's guess."""
@@ -321,12 +322,14 @@ class Owner:
             chunks.append(Chunk(topic, self.partition, position, end, list(records), 1))
         return [] if not chunks else fleet.chance.some(chunks, len(chunks))
 
-    def _write(self, chunks: list[Chunk], latest: Instant, batch: Batch) -> None:
+    def _write(self, latest: Instant, batch: Batch) -> None:
         if self.process.life != self._life:
             return
         fleet = self._fleet
         producer = self._owned.producer
         assert isinstance(producer, Producer)
+        # What found no room in the batch is read again, as the next.
+        chunks = [part.chunk for part in batch.parts]
         consumed = Consumed(chunks, latest)
         producer.on_committed = lambda effects: fleet.on_written(self, consumed, effects)
         try:

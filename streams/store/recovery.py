@@ -351,7 +351,7 @@ class Takeover:
         return OwnedPartition(
             partition=item.partition,
             table=PartitionTable(
-                pipeline.machine, item.store, item.heads, len(pipeline.inputs), self._settings.cache_entries
+                pipeline.machine, item.store, item.heads, len(pipeline.inputs), self._settings.cache_max_bytes
             ),
             producer=item.producer,
             head_envelope=item.heads,

@@ -7,7 +7,6 @@ A head that a batch touches is changed where it stands; there is no way back but
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 
 from reconciler.machines.protocol import Machine
 from reconciler.wire.codec import MAX_STATE_BYTES
@@ -37,15 +36,19 @@ def check_state_size(resource: str, size: int) -> None:
 class Head:
     """What the table holds for one resource, decoded."""
 
-    __slots__ = ("due_at", "key", "resource", "sources", "state")
+    __slots__ = ("due_at", "key", "resource", "size", "sources", "state")
 
-    def __init__(self, key: bytes, resource: str, state: object, sources: list[int], due_at: int | None) -> None:
+    def __init__(
+        self, key: bytes, resource: str, state: object, sources: list[int], due_at: int | None, size: int
+    ) -> None:
         self.key = key
         self.resource = resource
         self.state = state
         self.sources = sources
         """The offset of the last record of each input that went into it; -1 where there was none."""
         self.due_at = due_at
+        self.size = size
+        """Its bytes in the changelog, when it was last read from there or written; 0 when it is new."""
 
 
 class BatchChanges:
@@ -70,13 +73,16 @@ class PartitionTable:
     """Heads and history of one partition. Used from one thread but for `persist`, which writes the store alone."""
 
     def __init__(
-        self, machine: Machine, store: PartitionStore, envelope: HeadEnvelope, inputs: int, cache_entries: int
+        self, machine: Machine, store: PartitionStore, envelope: HeadEnvelope, inputs: int, cache_max_bytes: int
     ) -> None:
         self._machine = machine
         self._store = store
         self._envelope = envelope
         self._inputs = inputs
-        self._cache_entries = cache_entries
+        self._cache_max_bytes = cache_max_bytes
+        self._cached_bytes = 0
+        self.touched_bytes = 0
+        """What the heads that the batch in flight has changed took before it."""
         self.cached: dict[bytes, Head] = {}
         """Decoded heads by key. The runner's loop reads it directly; only `load` and `_evict` change its members."""
         self._touched: dict[bytes, tuple[Head, object, list[int], int | None]] = {}
@@ -87,11 +93,12 @@ class PartitionTable:
         """The head of a key that isn't cached, new where the table has none. Raises ChangelogMismatch."""
         value = self._store.head(key)
         if value is None:
-            head = Head(key, resource, self._machine.initial(resource), [-1] * self._inputs, None)
+            head = Head(key, resource, self._machine.initial(resource), [-1] * self._inputs, None, 0)
         else:
             _, sources, state = self._envelope.decode(key, value)
             decoded = self._machine.decode(resource, state)
-            head = Head(key, resource, decoded, sources, self._machine.due_at(decoded))
+            head = Head(key, resource, decoded, sources, self._machine.due_at(decoded), len(value))
+            self._cached_bytes += head.size
         self.cached[key] = head
         return head
 
@@ -103,6 +110,7 @@ class PartitionTable:
         """To be called before a head is first changed in a batch."""
         if head.key not in self._touched:
             self._touched[head.key] = (head, head.state, list(head.sources), head.due_at)
+            self.touched_bytes += head.size
 
     @property
     def touched(self) -> Mapping[bytes, object]:
@@ -130,6 +138,8 @@ class PartitionTable:
             if len(encoded) > MOST_STATE_BYTES:
                 check_state_size(head.resource, len(encoded))
             value = encode(key, head.sources, encoded)
+            self._cached_bytes += len(value) - head.size
+            head.size = len(value)
             due_at = head.due_at = due_at_of(state)
             heads.append((key, value))
             changes.append((key, value, due_at))
@@ -145,8 +155,7 @@ class PartitionTable:
         """Takes the batch in flight back, so that it can be stepped again."""
         for head, state, sources, due_at in self._touched.values():
             head.state, head.sources, head.due_at = state, sources, due_at
-        self._touched.clear()
-        self._entries.clear()
+        self._forget_changes()
 
     def persist(self, changes: BatchChanges, checkpoint: Checkpoint) -> None:
         """Writes a batch that the brokers have to the store. From any thread; the batch is still visible meanwhile."""
@@ -154,17 +163,22 @@ class PartitionTable:
 
     def settle(self) -> None:
         """The batch is in the store: the next may begin."""
+        self._forget_changes()
+        if self._cached_bytes > self._cache_max_bytes:
+            self._evict()
+
+    def _forget_changes(self) -> None:
         self._touched.clear()
         self._entries.clear()
-        if len(self.cached) > self._cache_entries:
-            self._evict()
+        self.touched_bytes = 0
 
     def _evict(self) -> None:
         # In order of loading: good enough, and free. Nothing is in flight here, so nothing can be lost.
-        for key in list(
-            islice(self.cached, len(self.cached) - self._cache_entries + self._cache_entries // _EVICTED_SHARE)
-        ):
-            del self.cached[key]
+        kept_bytes = self._cache_max_bytes - self._cache_max_bytes // _EVICTED_SHARE
+        for key in list(self.cached):
+            if self._cached_bytes <= kept_bytes:
+                return
+            self._cached_bytes -= self.cached.pop(key).size
 
     def heads(self) -> Iterator[tuple[str, object]]:
         """(resource, state) of all heads; those that are cached may be one batch ahead of what is durable."""

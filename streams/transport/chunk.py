@@ -39,3 +39,11 @@ class Chunk(msgspec.Struct, frozen=True):
     records: list[RawRecord]
     era: int
     """Which reading this belongs to: every seek and every rebalance begins another."""
+
+    def split(self, records: int) -> tuple[Chunk, Chunk]:
+        """The chunk of its first so many records, fewer than it has, and that of the others."""
+        middle = self.records[records].offset
+        return (
+            Chunk(self.topic, self.partition, self.start, middle, self.records[:records], self.era),
+            Chunk(self.topic, self.partition, middle, self.end, self.records[records:], self.era),
+        )

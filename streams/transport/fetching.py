@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.structs import TopicPartition
 
 from streams.transport.chunk import Chunk, RawRecord
+
+_TAKEN_AT_ONCE: Final = 100
 
 
 class Reading(Protocol):
@@ -32,10 +34,17 @@ class Reading(Protocol):
         ...
 
 
+class ChunkLimits(NamedTuple):
+    """What one chunk holds at most. The bytes are of raw values, and looked at every so many records."""
+
+    records: int
+    bytes: int
+
+
 async def next_chunks(
-    fetcher: Fetcher, partitions: AbstractSet[Any], reading: Reading, timeout_s: float, max_records: int
+    fetcher: Fetcher, partitions: AbstractSet[Any], reading: Reading, timeout_s: float, limits: ChunkLimits
 ) -> list[Chunk]:
-    """What is buffered of these partitions, at most `max_records` of each; waits `timeout_s` for something to come.
+    """What is buffered of these partitions, one chunk of each; waits `timeout_s` for something to come.
 
     What is taken must be delivered: aiokafka goes on behind it. So nothing is taken while a rebalance is under way, also
     when this was called before it began, and a chunk bears the era of the moment of its taking.
@@ -48,7 +57,7 @@ async def next_chunks(
             await fetcher._subscriptions.wait_for_assignment()
         if not reading.active:
             return []
-        chunks = _drain(fetcher, partitions, reading.era, max_records)
+        chunks = _drain(fetcher, partitions, reading.era, limits)
         left_s = deadline - time.monotonic()
         if chunks or left_s <= 0:
             return chunks
@@ -60,7 +69,7 @@ async def next_chunks(
         waiter.result()
 
 
-def _drain(fetcher: Fetcher, partitions: AbstractSet[Any], era: int, max_records: int) -> list[Chunk]:
+def _drain(fetcher: Fetcher, partitions: AbstractSet[Any], era: int, limits: ChunkLimits) -> list[Chunk]:
     chunks: list[Chunk] = []
     for place in list(fetcher._records):
         if place not in partitions:
@@ -69,7 +78,7 @@ def _drain(fetcher: Fetcher, partitions: AbstractSet[Any], era: int, max_records
             continue
         result = fetcher._records[place]
         if type(result) is FetchResult:
-            chunk = _take(result, place, era, max_records)
+            chunk = _take(result, place, era, limits)
             if chunk is not None:
                 chunks.append(chunk)
             if not result.has_more():
@@ -83,14 +92,20 @@ def _drain(fetcher: Fetcher, partitions: AbstractSet[Any], era: int, max_records
     return chunks
 
 
-def _take(result: FetchResult, place: TopicPartition, era: int, max_records: int) -> Chunk | None:
+def _take(result: FetchResult, place: TopicPartition, era: int, limits: ChunkLimits) -> Chunk | None:
     buffered = result._partition_records
     if buffered is None or not result.check_assignment(place):
         return None
     # The parser's own records serve us; wrapping each in a dataclass costs 2 µs.
     buffered._consumer_record = _unwrapped
     start = buffered.next_fetch_offset
-    records: list[RawRecord] = result.getall(max_records)
+    records: list[RawRecord] = []
+    size = 0
+    # What was fetched is compressed, and is taken apart as it is read: a fetch of two megabytes may hold a hundred.
+    while result.has_more() and len(records) < limits.records and size < limits.bytes:
+        few: list[RawRecord] = result.getall(min(_TAKEN_AT_ONCE, limits.records - len(records)))
+        records += few
+        size += sum([len(record.value) for record in few if record.value is not None])
     end = buffered.next_fetch_offset
     if end == start:
         return None

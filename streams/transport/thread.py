@@ -13,7 +13,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from streams.transport.chunk import Chunk
-from streams.transport.fetching import next_chunks
+from streams.transport.fetching import ChunkLimits, next_chunks
 
 if TYPE_CHECKING:
     from streams.transport.consumer import BatchConsumer
@@ -61,8 +61,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
+        settings = self.consumer.settings
+        limits = ChunkLimits(settings.batch_max_records, settings.batch_max_bytes)
         with fetcher._subscriptions.fetch_context():
-            return await next_chunks(fetcher, partitions, self, timeout_s, self.consumer.settings.batch_max_records)
+            return await next_chunks(fetcher, partitions, self, timeout_s, limits)
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """Puts every assigned partition at its committed offset, or at its beginning where there is none.

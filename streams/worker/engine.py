@@ -135,6 +135,7 @@ class Engine:
                         now=item.mark.now,
                         group=self._settings.application_id,
                         dead_letter_max_bytes=self._settings.dead_letter_max_bytes,
+                        max_bytes=self._settings.batch_max_bytes,
                     ),
                     max_records=self._settings.batch_max_records,
                     executor=self._executor,

@@ -29,7 +29,8 @@ _WAITING_CHUNKS = 3
 
 
 class Work:
-    """A chunk, whether it may still be worked on, and what to call when it is durable, or when it was dropped."""
+    """A chunk, or what is left of it, whether it may still be worked on, and what to call when all of it is durable, or when it
+    was dropped."""
 
     __slots__ = ("chunk", "dropped", "finished", "is_current")
 
@@ -133,18 +134,32 @@ class PartitionProcess:
             finally:
                 self._idle.set()
 
-    def _take(self) -> list[Work]:
-        taken = [self._waiting.popleft()]
+    def _take(self) -> deque[Work]:
+        taken = deque([self._waiting.popleft()])
         records = len(taken[0].chunk.records)
         while self._waiting and records + len(self._waiting[0].chunk.records) <= self._max_records:
             records += len(self._waiting[0].chunk.records)
             taken.append(self._waiting.popleft())
         return taken
 
-    async def _do(self, taken: list[Work]) -> None:
+    async def _do(self, taken: deque[Work]) -> None:
+        """One batch after the other, until all is durable, or a rebalance begins: what is left then will be read again."""
+        while taken:
+            rest = await self._do_batch([work.chunk for work in taken])
+            while len(taken) > len(rest):
+                taken.popleft().finished()
+            if rest:
+                taken[0].chunk = rest[0]
+                if not taken[0].is_current():
+                    for work in taken:
+                        work.dropped()
+                    return
+
+    async def _do_batch(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Gives back what found no room in the batch."""
         started = time.perf_counter()
         latest = round(time.time() * SECOND) + MOST_AHEAD
-        batch = self._runner.run([work.chunk for work in taken], latest)
+        batch = self._runner.run(chunks, latest)
         stepped = time.perf_counter()
         if batch.effects or batch.counts.folded:
             loop = asyncio.get_running_loop()
@@ -153,20 +168,19 @@ class PartitionProcess:
         for key, _, due_at in batch.changes.checkpointed_heads:
             self.timers.set(key, due_at)
         self.table.settle()
-        for work in taken:
-            work.finished()
-        self._count(taken, batch, time.perf_counter() - started, stepped - started)
+        self._count(batch, time.perf_counter() - started, stepped - started)
         if touched:
             self._on_touched(self.partition, touched)
-        for work, folded in zip(taken, batch.folded, strict=True):
-            self._on_folded(work.chunk, folded)
+        for part in batch.parts:
+            self._on_folded(part.chunk, part.is_folded)
+        return batch.rest
 
     def _write(self, batch: Batch) -> Checkpoint:
         return write_batch(self._owned, self._checkpoint, batch, time.time())
 
-    def _count(self, taken: list[Work], batch: Batch, seconds: float, step_seconds: float) -> None:
-        topics = {work.chunk.topic for work in taken}
+    def _count(self, batch: Batch, seconds: float, step_seconds: float) -> None:
+        topics = {part.chunk.topic for part in batch.parts}
         self._metrics.count_batch(topics.pop() if len(topics) == 1 else "several", batch.counts)
         self._metrics.batch_seconds.observe(seconds)
         self._metrics.step_seconds.observe(step_seconds)
-        self._metrics.batch_records.observe(sum(len(work.chunk.records) for work in taken))
+        self._metrics.batch_records.observe(sum(len(part.chunk.records) for part in batch.parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from reconciler.values.instant import SECOND
 from reconciler.wire.partition import partition_of
 from streams.runner.batch import Batch
 from streams.store.producer import Outgoing
+from streams.transport.chunk import Chunk
 from tests.support.batches import NOW_MS, Bench, Raw
 from tests.support.counting import COMMAND_EVERY, Count, CountingMachine
 from tests.support.estate import action
@@ -385,14 +387,76 @@ def test_an_event_that_changes_nothing_writes_nothing() -> None:
 
 
 def test_the_cache_is_bounded_and_loses_nothing() -> None:
-    bench = Bench(cache_entries=50)
+    bench = Bench(cache_max_bytes=10_000)
     for round_ in range(3):
         for start in range(0, 200, 20):
             bench.run([bench.raw(action(f"crm/contact/{n}", f"{round_}-{n}")) for n in range(start, start + 20)])
-            assert len(bench.table.cached) <= 50
+            cached = sum(head.size for head in bench.table.cached.values())
+            assert cached <= 10_000
+            assert cached == sum(len(bench.store.head(key) or b"") for key in bench.table.cached)
+        assert cached > 8_000, "it is made use of"
     states = dict(bench.table.heads())
     assert len(states) == 200
     assert all(isinstance(state, Count) and state.actions == 3 for state in states.values())
+
+
+def test_a_batch_ends_where_it_has_enough_to_write() -> None:
+    bench = Bench(batch_max_bytes=200)
+    chunks = [
+        bench.chunk([bench.raw(action(f"crm/contact/{n % 7}", f"{n}")) for n in range(start, start + 20)])
+        for start in (0, 20, 40)
+    ]
+    taken = []
+    rest: Sequence[Chunk] = chunks
+    while rest:
+        batch = bench.step(rest)
+        assert batch.parts
+        assert batch.consumed == {bench.topics.actions: batch.parts[-1].chunk.end}
+        taken += [(part.chunk.start, part.chunk.end) for part in batch.parts]
+        assert all(len(part.is_folded) == len(part.chunk.records) for part in batch.parts)
+        rest = batch.rest
+    assert len(taken) > 6
+    assert [start for start, _ in taken] == [0, *(end for _, end in taken[:-1])]
+    assert taken[-1][1] == 60
+
+
+def test_a_head_that_is_large_before_a_batch_counts_in_it() -> None:
+    """Each is written whole, whatever little is changed in it."""
+    bench = Bench(batch_max_bytes=30_000)
+    bench.step([bench.chunk([bench.raw(action(f"crm/contact/{n}", f"a{n}")) for n in range(5)])])
+    for head in bench.table.cached.values():
+        head.size = 10_000
+    batch = bench.step([bench.chunk([bench.raw(action(f"crm/contact/{n}", f"b{n}")) for n in range(5)])])
+    assert len(batch.changes.heads) == 3
+    (rest,) = batch.rest
+    assert len(bench.step([rest]).changes.heads) == 2
+
+
+@pytest.mark.parametrize("max_bytes", [1, 100, 400])
+def test_where_batches_end_changes_nothing(max_bytes: int) -> None:
+    whole, cut = Bench(), Bench(batch_max_bytes=max_bytes)
+    effects: list[list[Outgoing]] = []
+    for bench in (whole, cut):
+        records = [bench.raw(action(f"crm/contact/{n % 3}", f"{n}", n)) for n in range(50)]
+        records += [unknown_magic(bench), rejected(bench), bench.raw(action(KEY, "n", step_id="nothing"))]
+        observation = Observation(resource=KEY, exists=True, observed_at=NOW)
+        raw = Raw(0, KEY.encode(), bench.codec.encode(bench.topics.observations, observation))
+        rest: Sequence[Chunk] = [bench.chunk(records), bench.chunk([raw], bench.topics.observations)]
+        made: list[Outgoing] = []
+        batches = 0
+        while rest:
+            batch = bench.step(rest)
+            made += batch.effects
+            rest = batch.rest
+            batches += 1
+        assert (batches > 1) == (bench is cut)
+        effects.append(made)
+    assert effects[0] == effects[1]
+    assert len(effects[0]) == 5
+    assert dict(whole.table.heads()) == dict(cut.table.heads())
+    for number in range(3):
+        resource = f"crm/contact/{number}".encode()
+        assert list(whole.store.entries(resource)) == list(cut.store.entries(resource))
 
 
 def test_several_inputs_feed_one_head() -> None:

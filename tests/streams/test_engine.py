@@ -28,7 +28,7 @@ from streams.worker.publisher import Publisher
 from streams.worker.ticker import Ticker
 from streams.worker_services import PartitionNotOwned, WorkerContext
 from tests.support.counting import CountingMachine
-from tests.support.engines import Told, engine_of, feed, own
+from tests.support.engines import Told, engine_of, feed, own, raw
 from tests.support.estate import SYSTEM, Estate, action, folded, produce_actions, shown
 
 ALL = (0, 1, 2, 3)
@@ -107,6 +107,48 @@ async def test_what_waits_when_a_rebalance_begins_is_dropped(estate: Estate, tmp
     await engine.submit(Work(chunk, lambda: True, lambda: outcome.append("done"), lambda: outcome.append("dropped")))
     assert outcome == ["dropped", "dropped"]
     await engine.close()
+
+
+async def test_a_chunk_is_finished_when_the_last_of_its_batches_is_durable(estate: Estate, tmp_path: Path) -> None:
+    produce_actions(estate, 400, keys=40)
+    engine = engine_of(estate.settings(tmp_path).model_copy(update={"batch_max_bytes": 100}), estate.codec)
+    await own(engine, ALL)
+    await feed(engine, estate, {}, size=400)
+    await engine.close()
+    assert all(len(marks) > 5 for marks in estate.marks().values())
+    assert shown(estate.heads()) == folded(estate)[0]
+
+
+async def test_a_rebalance_ends_what_would_be_many_batches(estate: Estate, tmp_path: Path) -> None:
+    """Without this, it waits for all that one chunk becomes."""
+    produce_actions(estate, 400, keys=40)
+    engine = engine_of(estate.settings(tmp_path).model_copy(update={"batch_max_bytes": 100}), estate.codec)
+    await own(engine, (0,))
+    records = [raw(found) for found in estate.read(estate.topics.actions) if found.partition == 0]
+    chunk = Chunk(estate.topics.actions, 0, 0, records[-1].offset + 1, records, 0)
+    outcome: list[str] = []
+    ended = asyncio.Event()
+
+    def is_current() -> bool:
+        # It is asked when it is handed over, and after each batch; the rebalance begins within the third.
+        outcome.append("asked")
+        return len(outcome) < 4
+
+    def dropped() -> None:
+        outcome.append("dropped")
+        ended.set()
+
+    await engine.submit(Work(chunk, is_current, lambda: outcome.append("done"), dropped))
+    await ended.wait()
+    assert outcome == [*["asked"] * 4, "dropped"]
+    consumed = engine.consumed(0, chunk.topic)
+    assert 0 < consumed < chunk.end
+    # Whoever reads it again goes on where that ended.
+    await feed(engine, estate, {})
+    assert engine.consumed(0, chunk.topic) == chunk.end
+    await engine.close()
+    expected, _ = folded(estate)
+    assert shown(estate.heads()) == {key: state for key, state in expected.items() if engine.partition_of(key) == 0}
 
 
 async def test_a_head_iteration_ends_with_the_ownership(estate: Estate, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ class Bench:
         consumed: dict[str, int] | None = None,
         topics: Sequence[str] | None = None,
         dead_letter_max_bytes: int = 1_000_000,
-        cache_entries: int = 1_000,
+        cache_max_bytes: int = 1 << 20,
+        batch_max_bytes: int = 1 << 30,
         pipeline_of: Callable[[Machine, TopicNames], Pipeline] = resource_pipeline,
     ) -> None:
         self.machine = machine or CountingMachine()
@@ -60,7 +61,7 @@ class Bench:
         header = self.codec.header(pipeline.heads, ExpectedHead)
         envelope = HeadEnvelope(self.codec, header, pipeline.name, 1, pipeline.input_topics, partition)
         envelope.set_epoch(5)
-        self.table = PartitionTable(self.machine, self.store, envelope, len(pipeline.inputs), cache_entries)
+        self.table = PartitionTable(self.machine, self.store, envelope, len(pipeline.inputs), cache_max_bytes)
         self.runner = BatchRunner(
             pipeline=pipeline,
             codec=self.codec,
@@ -73,6 +74,7 @@ class Bench:
             now=0,
             group="group",
             dead_letter_max_bytes=dead_letter_max_bytes,
+            max_bytes=batch_max_bytes,
         )
         self._next = 0
 
@@ -91,11 +93,20 @@ class Bench:
         return Raw(**fields)  # type: ignore[arg-type]
 
     def run(self, records: Sequence[Raw], topic: str | None = None, latest: int = FAR_AHEAD) -> Batch:
-        """Steps one batch and writes it."""
+        """Steps one batch of all these records and writes it."""
+        batch = self.step([self.chunk(records, topic)], latest)
+        assert not batch.rest
+        return batch
+
+    def chunk(self, records: Sequence[Raw], topic: str | None = None) -> Chunk:
+        """Records as one fetch brings them."""
         start = records[0].offset if records else 0
         end = records[-1].offset + 1 if records else 0
-        chunk = Chunk(topic or self.topics.actions, self.partition, start, end, list(records), 1)
-        batch = self.runner.run([chunk], latest)
+        return Chunk(topic or self.topics.actions, self.partition, start, end, list(records), 1)
+
+    def step(self, chunks: Sequence[Chunk], latest: int = FAR_AHEAD) -> Batch:
+        """Steps one batch, of as much as goes into it, and writes it."""
+        batch = self.runner.run(chunks, latest)
         self.table.persist(batch.changes, Checkpoint(heads=0, history=0, mark=None, written_at=0))
         self.table.settle()
         return batch

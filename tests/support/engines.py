@@ -19,7 +19,7 @@ from streams.transport.chunk import Chunk
 from streams.worker.engine import Engine, EngineListener
 from streams.worker.process import Work
 from tests.support.counting import CountingMachine
-from tests.support.estate import Estate
+from tests.support.estate import Estate, Found
 
 
 def engine_of(
@@ -49,6 +49,17 @@ async def own(engine: Engine, partitions: Sequence[int], generation: int = 1) ->
     engine.resume()
 
 
+def raw(found: Found) -> Any:
+    """A record as the consumer hands it on."""
+    return SimpleNamespace(
+        offset=found.offset,
+        key=found.key,
+        value=found.value,
+        timestamp=found.timestamp_ms,
+        headers=list(found.headers.items()),
+    )
+
+
 async def feed(
     engine: Engine, estate: Estate, positions: dict[int, int], size: int = 100, topic: str | None = None
 ) -> None:
@@ -58,14 +69,7 @@ async def feed(
     by_partition: dict[int, list[Any]] = {}
     for found in await asyncio.to_thread(estate.read, topic):
         if found.offset >= positions.get(found.partition, 0) and found.partition in engine.partitions:
-            raw = SimpleNamespace(
-                offset=found.offset,
-                key=found.key,
-                value=found.value,
-                timestamp=found.timestamp_ms,
-                headers=list(found.headers.items()),
-            )
-            by_partition.setdefault(found.partition, []).append(raw)
+            by_partition.setdefault(found.partition, []).append(raw(found))
     waiting = []
     for partition, records in by_partition.items():
         for start in range(0, len(records), size):

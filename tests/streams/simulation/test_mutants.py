@@ -28,7 +28,6 @@ from streams.simulation.simulation import Parts
 from streams.simulation.targets import SimTarget
 from streams.simulation.workers import Owner
 from streams.store.producer import Outgoing
-from streams.transport.chunk import Chunk
 
 SEEDS = 250
 
@@ -298,10 +297,10 @@ class Drowsy(Owner):
 class Hasty(Owner):
     """Commits a batch before it is written."""
 
-    def _write(self, chunks: list[Chunk], latest: int, batch: Batch) -> None:
-        for chunk in chunks:
+    def _write(self, latest: int, batch: Batch) -> None:
+        for chunk, _ in batch.parts:
             self._fleet.committed[chunk.topic, chunk.partition] = chunk.end
-        super()._write(chunks, latest, batch)
+        super()._write(latest, batch)
 
 
 class Repeating(Owner):
