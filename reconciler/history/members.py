@@ -1,7 +1,8 @@
 """Values whose parts stand on their own: counters, sets and keyed lists, merged three ways.
 
-`merged(kind, before, after, onto)` carries the step from `before` to `after` over to `onto`. It is used twice: an undo
-replays what others did to such a value on top of what it would have been, and a conflict is merged with reality.
+A write to such a value is a step, which is carried over to another value. It is done twice: an undo replays what others did
+on top of what it would have been (`carried`), and a conflict is merged with reality (`merged`). They differ where both sides
+did something to one part: a later write determines it, and reality isn't to be overwritten.
 """
 
 from __future__ import annotations
@@ -20,8 +21,33 @@ Merged: TypeAlias = tuple[Json | Absent]
 """A value, in a tuple, so that None can say that there is none to be had."""
 
 
-def merged(rule: FieldRule, before: Json | Absent, after: Json | Absent, onto: Json | Absent) -> Merged | None:
-    """`onto` with the step from `before` to `after` carried over, or None where the kind can't merge these values."""
+def carried(rule: FieldRule, before: Json | Absent, after: Json | Absent, onto: Json | Absent) -> Json | Absent:
+    """What a write of `after`, where `before` stood, makes of `onto`. A write that takes the value away or makes it null is no
+    step, and neither is one that the kind can't carry over: it stands as it is."""
+    if after is ABSENT or after is None:
+        return after
+    result = _stepped(rule, before, after, onto, is_write=True)
+    return after if result is None else result[0]
+
+
+def merged(rule: FieldRule, before: Json | Absent, after: Json | Absent, actual: Json | Absent) -> Merged | None:
+    """Reality with the step of an undo, from `before` to `after`; None where people must decide. A counter that was taken away,
+    by us or by others, has no number to add to; a list that isn't there holds no members, and isn't made to hold none."""
+    if same(before, after):
+        return (actual,)
+    if rule.kind == "counter" and any(value is ABSENT or value is None for value in (before, actual)):
+        return None
+    result = _stepped(rule, before, after, actual, is_write=False)
+    if result is not None and result[0] == [] and (actual is ABSENT or actual is None):
+        return (actual,)
+    return result
+
+
+def _stepped(
+    rule: FieldRule, before: Json | Absent, after: Json | Absent, onto: Json | Absent, *, is_write: bool
+) -> Merged | None:
+    """`onto` with the step from `before` to `after`, or None where the kind can't do that with these values. Where both did
+    something to one part, a write determines it."""
     if same(before, onto) or equal_members(rule, before, onto):
         return (after,)
     if same(before, after):
@@ -36,7 +62,7 @@ def merged(rule: FieldRule, before: Json | Absent, after: Json | Absent, onto: J
     if rule.kind == "keyed" and rule.key is not None:
         keyed = [_by_key(items, rule.key) for items in lists]
         whole = [items for items in keyed if items is not None]
-        result = _merged_keyed(*whole) if len(whole) == len(keyed) else None
+        result = _merged_keyed(*whole, is_write=is_write) if len(whole) == len(keyed) else None
         return None if result is None else (_emptied(after, result),)
     return None
 
@@ -114,10 +140,12 @@ def _by_key(items: list[Json], key: str) -> dict[bytes, Any] | None:
     return result
 
 
-def _merged_keyed(before: dict[bytes, Any], after: dict[bytes, Any], onto: dict[bytes, Any]) -> list[Json] | None:
+def _merged_keyed(
+    before: dict[bytes, Any], after: dict[bytes, Any], onto: dict[bytes, Any], *, is_write: bool
+) -> list[Json] | None:
     result: dict[bytes, Any] = {}
     for key, item in onto.items():
-        value = _merged_value(before.get(key, ABSENT), after.get(key, ABSENT), item)
+        value = _merged_value(before.get(key, ABSENT), after.get(key, ABSENT), item, is_write=is_write)
         if value is None:
             return None
         if value[0] is not ABSENT:
@@ -126,23 +154,27 @@ def _merged_keyed(before: dict[bytes, Any], after: dict[bytes, Any], onto: dict[
         if key not in onto:
             if key not in before:
                 result[key] = item
-            elif not same(before[key], item):
-                return None  # the step changes a member that is no longer there
+            elif not same(before[key], item):  # the step changes a member that is no longer there
+                if not is_write:
+                    return None
+                result[key] = item
     return list(result.values())
 
 
-def _merged_value(before: Json | Absent, after: Json | Absent, onto: Json | Absent) -> Merged | None:
-    """Field by field within a member; None where both sides changed one field differently."""
+def _merged_value(before: Json | Absent, after: Json | Absent, onto: Json | Absent, *, is_write: bool) -> Merged | None:
+    """Field by field within a member. Where both sides changed one field differently a write determines it; else None."""
     if same(before, after) or same(after, onto):
         return (onto,)
     if same(before, onto):
         return (after,)
     if type(after) is not dict or type(onto) is not dict or (before is not ABSENT and type(before) is not dict):
-        return None
+        return (after,) if is_write else None
     result = {}
     was = {} if before is ABSENT else before
     for name in {**onto, **after, **was}:
-        member = _merged_value(was.get(name, ABSENT), after.get(name, ABSENT), onto.get(name, ABSENT))
+        member = _merged_value(
+            was.get(name, ABSENT), after.get(name, ABSENT), onto.get(name, ABSENT), is_write=is_write
+        )
         if member is None:
             return None
         if member[0] is not ABSENT:

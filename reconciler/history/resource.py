@@ -194,6 +194,11 @@ class ResourceHistory:
         """The expected state, were these entries undone as well. Undoing a reversal puts back what it undid."""
         return without(self.entries, self.undone_with(numbers), self.contract, self.base.tree)
 
+    def before(self, number: int) -> Node:
+        """What was expected when an entry was written, as far as that isn't undone by now."""
+        earlier = self.entries[: number - self.collapsed]
+        return without(earlier, self.undone | {number}, self.contract, self.base.tree)
+
     def undone_with(self, numbers: AbstractSet[int]) -> set[int]:
         """All entries that would be undone, were these undone as well."""
         return undone_of(self.entries, numbers)

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from reconciler.contracts.model import Contract
 from reconciler.history.entry import Entry
 from reconciler.history.fold import said_before
-from reconciler.history.members import STEPPED, merged
+from reconciler.history.members import STEPPED, carried
 from reconciler.history.tree import (
     BASE,
     UNKNOWN,
@@ -91,12 +91,12 @@ def without(entries: Sequence[Entry], undone: AbstractSet[int], contract: Contra
 def _write_steps(editor: Editor, contract: Contract, entry: Entry) -> None:
     written: list[Tokens] = []
     for tokens, value in entry.writes():
-        carried = value
+        new = value
         if not any(
             tokens[: len(above)] == above for above in written
         ):  # what the action itself has put there is no step
-            carried = _stepped(editor, contract, tokens, _was(entry, tokens), value)
-        editor.write(tokens, node_of(carried, entry.number), entry.number)
+            new = _stepped(editor, contract, tokens, _was(entry, tokens), value)
+        editor.write(tokens, node_of(new, entry.number), entry.number)
         written.append(tokens)
 
 
@@ -123,5 +123,4 @@ def _stepped(
     before, now = was[0] if was else ABSENT, known_value(editor.node(tokens))
     if rule.kind not in STEPPED or equivalent(before, now, rule.normalise):
         return value
-    result = merged(rule, before, value, now)
-    return value if result is None else result[0]
+    return carried(rule, before, value, now)

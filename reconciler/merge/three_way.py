@@ -179,7 +179,7 @@ class _Merge:
         keeps the object, from which only our own members are taken then; a resource stays as it is."""
         resolutions = set()
         added: list[tuple[Tokens, Json | Absent, Json | Absent]] = []
-        for place, old, value in self._foreign(tokens, before, actual):
+        for place, old, value in self._foreign(tokens, before, actual, self._own(tokens, after)):
             is_member = len(place) == len(tokens) + 1 and type(old) is not Leaf and type(old) is not Object
             if is_member and self._is_map(tokens):
                 conflict = Conflict(place, ABSENT, ABSENT, value)
@@ -197,17 +197,35 @@ class _Merge:
                 if tokens or wanted is not ABSENT:
                     self._want(place, wanted, value)
 
-    def _foreign(self, tokens: Tokens, before: Node, actual: dict[str, Json]) -> Iterator[tuple[Tokens, Node, Json]]:
+    def _foreign(
+        self, tokens: Tokens, before: Node, actual: dict[str, Json], is_own: Callable[[Tokens, Json], bool]
+    ) -> Iterator[tuple[Tokens, Node, Json]]:
         """What reality holds in an object and history doesn't account for: places, what was expected there, what is."""
         for name in sorted(actual):
             place, value = (*tokens, name), actual[name]
             old = member_of(before, name)
-            if self._contract.rule(path_of(place)).generated:
+            if is_own(place, value):
                 continue
             if type(old) is Object and type(value) is dict:
-                yield from self._foreign(place, old, value)
+                yield from self._foreign(place, old, value, is_own)
             elif type(old) is Unknown or not self._is(place, old, value):
                 yield place, old, value
+
+    def _own(self, tokens: Tokens, after: Node) -> Callable[[Tokens, Json], bool]:
+        """What is nobody's in an object that goes altogether: what the target fills in itself, and what archiving puts there,
+        or has put there; also in objects that hold nothing else."""
+        if type(after) is not Gone:
+            return lambda place, value: False
+        rule, create = self._contract.rule, self._contract.undo.create
+        archived = create.set if not tokens and create.by == "archive" else {}
+
+        def is_own(place: Tokens, value: Json) -> bool:
+            path = path_of(place)
+            if rule(path).generated or (path in archived and same(archived[path], value)):
+                return True
+            return type(value) is dict and bool(value) and all(is_own((*place, name), value[name]) for name in value)
+
+        return is_own
 
     def _settle(self, tokens: Tokens, before: Node, after: Node, actual: Json | Absent) -> None:
         """A conflict at this node, decided."""

@@ -65,6 +65,18 @@ def member_of(node: Known, name: str) -> Known:
     return node.members.get(name, UNKNOWN if node.is_open else ABSENT)
 
 
+def value_in(node: Known) -> Nothing | Absent | Json:
+    """What stands at a node, whole; UNKNOWN where a part of it isn't known."""
+    if type(node) is not Tree:
+        return node
+    if node.is_open:
+        return UNKNOWN
+    members = {name: value_in(member) for name, member in node.members.items()}
+    if any(value is UNKNOWN for value in members.values()):
+        return UNKNOWN
+    return {name: value for name, value in members.items() if value is not ABSENT}
+
+
 def known_at(node: Known, tokens: Tokens) -> Known:
     """What is known of a place."""
     for name in tokens:

@@ -10,7 +10,7 @@ import msgspec
 
 from reconciler.history.entry import Entry
 from reconciler.history.resource import ResourceHistory
-from reconciler.history.tree import Gone, Leaf, Node, Object, equal, known_value, node_at
+from reconciler.history.tree import Gone, Leaf, Node, Object, equal, known_value, member_of, node_at
 from reconciler.merge.policy import decide
 from reconciler.merge.three_way import Conflict, Merged, Resolved, merge
 from reconciler.plan.resolving import of_resource, resolved
@@ -252,18 +252,33 @@ def _find_fragments(
     found: list[tuple[int, int, Tokens]],
 ) -> None:
     """`causes` are the entries whose writes go or come back, with the undone entry that makes them."""
-    if not (isinstance(before, Object) and isinstance(after, Object)):
+    if not isinstance(after, Object):
         return
-    if after.owner > 0 and after.owner != before.owner:
-        cause = before.owner if before.owner in causes else _taken_by(undo, causes, after, tokens)
-        if cause is not None and after.owner > cause and after.owner not in causes:
+    stood = before.owner if isinstance(before, Object) else None
+    if after.owner > 0 and after.owner != stood and after.owner not in causes:
+        cause = _cause_of_fragment(undo, causes, stood, after, tokens)
+        if cause is not None and after.owner > cause:
             rule = undo.history.contract.rule(path_of(tokens))
             later = undo.history.entry(after.owner)
             writes_it_itself = any(place == tokens for place, _ in later.writes())
             if not writes_it_itself and not (tokens and rule.kind == "map"):
                 found.append((causes[cause], after.owner, tokens))
-    for name in sorted(before.members.keys() & after.members.keys()):
-        _find_fragments(undo, causes, before.members[name], after.members[name], (*tokens, name), found)
+    for name in sorted(after.members):
+        _find_fragments(undo, causes, member_of(before, name), after.members[name], (*tokens, name), found)
+
+
+def _cause_of_fragment(
+    undo: ResourceUndo, causes: Mapping[int, int], stood: int | None, after: Object, tokens: Tokens
+) -> int | None:
+    """The entry without which a later write made an object anew: which had brought into being what is there now (`stood`), or
+    what was there when that was written and may be gone since, or whose write takes it away once it is put back."""
+    if stood is not None and stood in causes and stood < after.owner:
+        return stood
+    if after.made and after.owner > undo.history.collapsed:
+        then = node_at(undo.history.before(after.owner), tokens)
+        if isinstance(then, Object) and then.owner in causes:
+            return then.owner
+    return _taken_by(undo, causes, after, tokens)
 
 
 def _taken_by(undo: ResourceUndo, causes: Mapping[int, int], after: Object, tokens: Tokens) -> int | None:

@@ -38,6 +38,7 @@ from reconciler.plan.plain import (
     member_of,
     obeyed,
     replayed,
+    value_in,
 )
 from reconciler.plan.verify_order import order_faults
 from reconciler.records import Change, Command, Observation, RollbackRequest
@@ -462,9 +463,14 @@ def _agree(contract: Contract, place: Tokens, node: Known, value: Json | Absent)
     """Whether a value is what is expected at a place, as equal as the contract wants it."""
     if node is UNKNOWN:
         return False
-    if type(node) is Tree:
-        return type(value) is dict
-    return equivalent(node, value, contract.rule(path_of(place)).normalise)
+    if type(node) is Tree and type(value) is dict:
+        return True
+    return _is_equivalent(contract, place, node, value)
+
+
+def _is_equivalent(contract: Contract, place: Tokens, node: Known, value: Json | Absent) -> bool:
+    whole = value_in(node)
+    return whole is not UNKNOWN and equivalent(whole, value, contract.rule(path_of(place)).normalise)
 
 
 def _differing(tokens: Tokens, before: Known, wanted: Known) -> Iterator[tuple[Tokens, Known]]:
@@ -484,13 +490,13 @@ def _is_reached(contract: Contract, tokens: Tokens, node: Known, value: Json | A
     what is absent in an object that wasn't one before: it was absent there as well, so what stands there is somebody's."""
     if node is UNKNOWN:
         return True
-    if type(node) is Tree:
-        return type(value) is dict and all(
+    if type(node) is Tree and type(value) is dict:
+        return all(
             _is_reached(contract, (*tokens, name), member, value.get(name, ABSENT))
             for name, member in node.members.items()
             if member is not ABSENT
         )
-    return equivalent(node, value, contract.rule(path_of(tokens)).normalise)
+    return _is_equivalent(contract, tokens, node, value)
 
 
 def _overlap(one: Tokens, other: Tokens) -> bool:
