@@ -59,6 +59,15 @@ def _is_same(contract: Contract, tokens: Tokens, left: Json | Absent, right: Jso
     return equivalent(left, right, rule.normalise) or equal_members(rule, left, right)
 
 
+def is_pre_state(action: Action, seen: Observation, contract: Contract) -> bool:
+    """Whether what was seen of a resource says what an action found there: it is known, not later than the action, and young
+    enough. That a record has no field at all is what a target says that didn't look."""
+    if seen.exists is None or seen.observed_at is None or (seen.exists and not seen.fields):
+        return False
+    age = action.occurred_at - seen.observed_at
+    return 0 <= age <= contract.timing.pre_state_max_age_s * SECOND
+
+
 class ResourceHistory:
     """One resource: its expected state, its entries in order, and which of them were undone."""
 
@@ -133,7 +142,7 @@ class ResourceHistory:
         if action.stage == "reversed":
             self._reverse([action])
         else:
-            if seen is not None and not self._is_young_enough(action, seen):
+            if seen is not None and not is_pre_state(action, seen, self.contract):
                 seen = None
             self.entries.append(fold_into(self._editor, self.last_number + 1, action, self.contract, seen))
         if action.operation != "effect":
@@ -154,16 +163,16 @@ class ResourceHistory:
         self._editor = Editor(without(self.entries, self.undone, self.contract, self.base.tree))
         return self.entries[first:]
 
-    def _is_young_enough(self, action: Action, seen: Observation) -> bool:
-        if seen.exists is None or seen.observed_at is None:
-            return False
-        age = action.occurred_at - seen.observed_at
-        return 0 <= age <= self.contract.timing.pre_state_max_age_s * SECOND
-
     def entry(self, number: int) -> Entry:
         """An entry that has not collapsed, by its number."""
         assert number > self.collapsed
         return self.entries[number - self.collapsed - 1]
+
+    def is_effect(self, entry: Entry) -> bool:
+        """Whether an entry did something that no state shows: an effect, or the undo of nothing but effects."""
+        return entry.action.operation == "effect" and all(
+            self.is_effect(self.entry(number)) for number in entry.undoes if number > self.collapsed
+        )
 
     def after(self, number: int) -> list[Entry]:
         """The entries later than one."""

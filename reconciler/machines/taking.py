@@ -10,7 +10,7 @@ from reconciler.contracts.model import Contract
 from reconciler.history.chain import linked
 from reconciler.history.entry import Entry
 from reconciler.history.fold import fold
-from reconciler.history.resource import is_echo
+from reconciler.history.resource import is_echo, is_pre_state
 from reconciler.json_form import action_digest
 from reconciler.machines.head import (
     ACTION_PREFIX,
@@ -23,7 +23,7 @@ from reconciler.machines.head import (
 from reconciler.machines.protocol import AppendHistory, EmitAlert, HistoryReader
 from reconciler.machines.recording import Stepped, collapsed, digest, is_too_long, then
 from reconciler.records import Action, Alert, Observation
-from reconciler.values.instant import SECOND, Instant
+from reconciler.values.instant import Instant
 from reconciler.values.json_value import Json
 
 _REMEMBERED_ECHOES: Final = 8
@@ -118,7 +118,4 @@ def _pre_state(action: Action, history: HistoryReader, contract: Contract) -> Ob
     if action.before is not None or action.operation not in ("update", "delete"):
         return None
     seen = last_observation(history)
-    if seen is None or seen.observed_at is None:
-        return None
-    age = action.occurred_at - seen.observed_at
-    return seen if 0 <= age <= contract.timing.pre_state_max_age_s * SECOND else None
+    return seen if seen is not None and is_pre_state(action, seen, contract) else None

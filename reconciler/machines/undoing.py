@@ -360,9 +360,10 @@ def _applied(head: Head, now: Instant, history: HistoryReader, contract: Contrac
 
 
 def _made_good(head: Head, order: UndoStep, now: Instant, history: HistoryReader, contract: Contract) -> Stepped:
-    """An effect that was made good counts as undone. What was made good otherwise than by an undo still stands."""
+    """What was made good as planned counts as undone: an effect, or a write whose pre-state nobody knows. Of a write whose undo
+    was refused, and that was made good instead, the order names no entry: it still stands."""
     entry = None if order.action_id is None else entry_of(history, order.action_id)
-    if entry is None or entry.action.operation != "effect":
+    if entry is None or (entry.action.operation != "effect" and entry.number not in order.numbers):
         return Stepped(head)
     return record_reversals(head, [_reversal(order, entry, "compensate", now)], history, contract)
 

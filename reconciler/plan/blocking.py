@@ -36,7 +36,7 @@ def blocked_alone(estate: Estate, operation_id: str, now: Instant) -> Blocked | 
         reason = _expired(words, history, entry.number, entry.action, now)
         if reason is not None:
             return _blocked(operation_id, "expired", reason)
-        if entry.action.operation == "effect" and compensation_of(history, entry.action) is None:
+        if history.is_effect(entry) and compensation_of(history, entry.action) is None:
             return _blocked(
                 operation_id,
                 "irreversible",

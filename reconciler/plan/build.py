@@ -41,6 +41,9 @@ from reconciler.values.instant import SECOND, Instant, format_instant
 from reconciler.values.json_value import Json, canonical
 from reconciler.values.pointer import path_of, tokens_of
 
+_MOST_NAMED = 5
+"""So many records are named in a sentence."""
+
 
 def build_plan(request: RollbackRequest, estate: Estate, observations: Sequence[Observation], now: Instant) -> Plan:
     """What the request would do. Pure: the same inputs give the same plan, byte for byte.
@@ -104,6 +107,8 @@ class _Planning:
         self._resolutions: Sequence[Resolution] = request.resolutions
         self._blocked: dict[str, Blocked] = {}
         self._undos: dict[str, ResourceUndo] = {}
+        # Writes whose pre-state nobody knows, by resource and number, and that a compensation makes good, as it does an effect.
+        self._blind: set[tuple[str, int]] = set()
         self._notes: list[str] = []
         # The selection in the order of the log; what cascades joins it, as long as what it stands on is to be undone.
         self._selection = dict.fromkeys(selection)
@@ -145,16 +150,16 @@ class _Planning:
             self._block(Blocked(operation_id=name, rule="outcome_unknown", reason=reason))
 
     def _round(self) -> bool:
-        before = (list(self._selection), len(self._blocked))
+        before = (list(self._selection), len(self._blocked), len(self._blind))
         self._undos = self._undo_all()
         for undo in self._undos.values():
             self._judge_resource(undo)
-        if len(self._blocked) == before[1]:
+        if (len(self._blocked), len(self._blind)) == before[1:]:
             self._judge_dependants()
         for name, item in list(self._cascaded.items()):
             if not self._is_live(item.operation_id):
                 del self._cascaded[name], self._selection[name]
-        return (list(self._selection), len(self._blocked)) != before
+        return (list(self._selection), len(self._blocked), len(self._blind)) != before
 
     def _undo_all(self) -> dict[str, ResourceUndo]:
         operations: dict[str, set[str]] = {}
@@ -167,7 +172,7 @@ class _Planning:
             numbers = {
                 number
                 for number in history.numbers_of(*operations[resource])
-                if history.entry(number).action.operation != "effect"
+                if not self._is_made_good(history, history.entry(number))
             }
             if not numbers:
                 continue
@@ -187,7 +192,12 @@ class _Planning:
                     " destroy; let it be looked at, and plan again."
                 )
                 self._block(_blocked(undo, number, "unobserved", reason))
-        for entry in blind_entries(undo):
+        blind = blind_entries(undo)
+        made_good = [entry for entry in blind if compensation_of(undo.history, entry.action) is not None]
+        if made_good:
+            self._blind |= {(resource, entry.number) for entry in made_good}
+            return  # without these it is another undo
+        for entry in blind:
             reason = (
                 f"Nobody recorded what {self._words.record(resource)} held before this step, so there is nothing to go back to;"
                 " put it right by hand."
@@ -200,6 +210,10 @@ class _Planning:
                     " put it right by hand, in the system itself."
                 )
                 self._block(_blocked(undo, entry.number, "immutable", reason))
+
+    def _is_made_good(self, history: ResourceHistory, entry: Entry) -> bool:
+        """Whether an entry is made good by a compensation, and no state is put back."""
+        return (history.resource, entry.number) in self._blind or history.is_effect(entry)
 
     def _judge_dependants(self) -> None:
         self._judge_named()
@@ -274,7 +288,7 @@ class _Planning:
         for layer in layered:
             for vertex in layer:
                 resource, entry = operations[vertex][0]
-                is_effect = entry.action.operation == "effect"
+                is_effect = self._is_made_good(resource, entry)
                 numbers = [entry.number] if is_effect else sorted(self._undos[vertex].numbers)
                 steps.append(
                     PlannedStep(
@@ -300,7 +314,7 @@ class _Planning:
             if name in self._blocked:
                 continue
             for history, entry in self._estate.entries_of(name):
-                is_effect = entry.action.operation == "effect"
+                is_effect = self._is_made_good(history, entry)
                 vertex = _effect_vertex(history.resource, entry.number) if is_effect else history.resource
                 found.setdefault(vertex, []).append((history, entry))
         return found
@@ -321,6 +335,7 @@ class _Planning:
                 f"{listed([self._vertex(item) for item in cycle])} depend on each other in a circle: they are changed together,"
                 " the latest change first."
             )
+        self._note_waiting(commands)
         self._note_kept_resources()
         self._note_requesters(commands)
         self._note_missing_references(commands)
@@ -387,7 +402,7 @@ class _Planning:
         for name in sorted(self._live()):
             for history, entry in self._estate.entries_of(name):
                 compensation = compensation_of(history, entry.action)
-                if entry.action.operation == "effect" and compensation is not None:
+                if self._is_made_good(history, entry) and compensation is not None:
                     commands[_effect_vertex(history.resource, entry.number)] = corrective(
                         history.resource,
                         "compensate",
@@ -434,7 +449,7 @@ class _Planning:
 
         for name in sorted(self._live()):
             for history, entry in self._estate.entries_of(name):
-                if entry.action.operation == "effect":
+                if self._is_made_good(history, entry):
                     join(name, _effect_vertex(history.resource, entry.number))
                 elif not self._undos[history.resource].is_kept:
                     join(name, history.resource)
@@ -450,7 +465,7 @@ class _Planning:
         for name in self._live():
             for history, entry in self._estate.entries_of(name):
                 undo = self._undos.get(history.resource)
-                if entry.action.operation == "effect" and undo is not None:
+                if self._is_made_good(history, entry) and undo is not None:
                     vertex, resource = _effect_vertex(history.resource, entry.number), history.resource
                     is_last = entry.number > max(undo.numbers)
                     first, second = (vertex, resource) if is_last else (resource, vertex)
@@ -555,6 +570,7 @@ class _Planning:
             Kept(resource=resource, path=path, value=value, owner=owner)
             for resource, undo in self._undos.items()
             for path, value, owner in kept_fields(undo)
+            if not self._is_live(owner)  # else it is made good
         ]
 
     def _unchanged(self) -> list[Unchanged]:
@@ -564,6 +580,19 @@ class _Planning:
             if undo.merged is not None
             for tokens in undo.merged.unchanged
         ]
+
+    def _note_waiting(self, commands: Mapping[str, Command]) -> None:
+        """What stays as it is because something that goes before it waits for a decision."""
+        undecided = [resource for resource, undo in self._undos.items() if undo.is_undecided]
+        for resource in undecided:
+            behind = reachable([resource], self._after).difference(undecided)
+            waiting = sorted(vertex for vertex in behind if vertex in commands)
+            if waiting:
+                named = listed([self._vertex(vertex) for vertex in waiting[:_MOST_NAMED]], len(waiting))
+                self._notes.append(
+                    f"{upper_first(named)} must wait until somebody has decided about {self._words.record(resource)}: nothing is"
+                    " changed there before."
+                )
 
     def _note_kept_resources(self) -> None:
         for resource, undo in self._undos.items():

@@ -9,6 +9,7 @@ from reconciler.records import Action, Selector
 from reconciler.values.errors import InputError
 
 _ONE_OF = ("run_id", "operations", "workflow_id", "actor", "system", "resource")
+_WITH_WINDOW = ("workflow_id", "actor", "system")
 
 
 def check(selector: Selector | None) -> Selector:
@@ -20,6 +21,12 @@ def check(selector: Selector | None) -> Selector:
         raise InputError(f"must name exactly one of {', '.join(_ONE_OF)}; it names {named or 'none'}", field="select")
     if selector.after_step is not None and selector.run_id is None:
         raise InputError("goes with run_id alone", field="select.after_step")
+    if "" in (getattr(selector, name) for name in named):
+        raise InputError("must not be empty", field=f"select.{named[0]}")
+    if selector.from_at is not None and named[0] not in _WITH_WINDOW:
+        raise InputError(f"goes with {', '.join(_WITH_WINDOW)}; take it out", field="select.from")
+    if selector.to_at is not None and named[0] not in (*_WITH_WINDOW, "resource"):
+        raise InputError(f"goes with {', '.join(_WITH_WINDOW)}, resource; take it out", field="select.to")
     if selector.resource is not None and selector.to_at is None:
         raise InputError("a resource is restored to an instant: name it as `to`", field="select.to")
     if selector.from_at is not None and selector.to_at is not None and selector.from_at > selector.to_at:

@@ -201,7 +201,9 @@ class _Look:
             entry = entries.get(number)
             if entry is None or entry.operation_id not in step.operations:
                 yield path, f"the entry {number} of {step.resource} is of none of its operations"
-            elif (entry.action.operation == "effect") is not (step.action_id is not None):
+            elif step.action_id is None and history.is_effect(entry):
+                yield path, f"the entry {number} of {step.resource} changes nothing that could be put back"
+            elif step.action_id is not None and not (history.is_effect(entry) or self._is_blind(history, entry)):
                 yield path, f"the entry {number} of {step.resource} is undone as what it isn't"
             elif step.action_id is not None and entry.action.action_id != step.action_id:
                 yield path, "it makes good another effect than it says"
@@ -210,10 +212,16 @@ class _Look:
         if step.action_id is not None and (step.command is None or step.command.action != "compensate"):
             yield path, "an effect is made good by a compensation"
 
+    def _is_blind(self, history: ResourceHistory, entry: Entry) -> bool:
+        """Whether nobody knows what would be there without all that the plan undoes, where an entry wrote."""
+        numbers = {number for step in self._steps if step.resource == history.resource for number in step.numbers}
+        then = self._without(history, undone_of(history.entries, numbers))
+        return any(value_in(known_at(then, tokens)) is UNKNOWN for tokens, _ in entry.writes())
+
     def _covered(self, name: str, covered: Mapping[tuple[str, int], int]) -> Iterator[tuple[str, str]]:
         for history, entry in self._estate.entries_of(name):
             times = covered.get((history.resource, entry.number), 0)
-            is_effect = entry.action.operation == "effect"
+            is_effect = history.is_effect(entry)
             if times > 1:
                 yield "steps", f"what {name} did to {history.resource} is undone {times} times"
             elif times == 0 and (is_effect or not (self._may_stay(history) or self._is_undone_then(history, entry))):

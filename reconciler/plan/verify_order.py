@@ -69,6 +69,7 @@ class _Order:
     def _edges(self) -> dict[int, set[int]]:
         """From the index of a step to those that must wait for it."""
         of_operation: dict[str, list[int]] = {}
+        made_good = {step.action_id for step in self._steps}
         of_resource: dict[str, int] = {}
         for index, step in enumerate(self._steps):
             for name in step.operations:
@@ -78,7 +79,7 @@ class _Order:
         for name in self._undone:
             for history, entry in self._estate.entries_of(name):
                 # A step need not name what is undone by an undo that is in force again without what the step names.
-                if entry.action.operation != "effect" and history.resource in of_resource:
+                if entry.action.action_id not in made_good and history.resource in of_resource:
                     of_operation.setdefault(name, []).append(of_resource[history.resource])
         edges: dict[int, set[int]] = {index: set() for index in range(len(self._steps))}
         self._add_dependencies(of_operation, edges)

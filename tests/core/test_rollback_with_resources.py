@@ -253,6 +253,28 @@ def test_creates_deletes_and_effects_are_undone_and_put_back_by_undoing_the_undo
     assert again.head.status in ("completed", "partial")
 
 
+def test_a_write_whose_pre_state_nobody_knows_is_made_good_once() -> None:
+    made = Together()
+    compensation = Compensation(name="ask-back")
+    unseen = make_action(1, resource="crm/contact/7", before=None, set={"/phone": "2"}, compensation=compensation)
+    made.act(unseen)
+    made.act(make_action(2, resource="crm/contact/7", before={"/fax": "1"}, set={"/fax": "2"}))
+    made.now += 100 * SECOND
+    made.observe_all()
+    made.run()
+    made.undo()
+    assert made.head.status == "completed"
+    assert [command.action for command in made.applied].count("compensate") == 1
+    assert made.actual["crm/contact/7"] == {"phone": "2", "fax": "1"}
+    assert made.heads["crm/contact/7"].undone == [1, 2]
+    again = Together(rollback_id="rb2")
+    for name in ("heads", "histories", "indexes", "log", "actual", "now"):
+        setattr(again, name, getattr(made, name))
+    again.undo("run")
+    assert again.head.status == "nothing_to_do"
+    assert not again.applied
+
+
 def test_two_rollbacks_of_one_record_at_the_same_time_come_to_the_state_without_both() -> None:
     made = Together()
     made.act(make_action(1, run_id="r1", resource="crm/contact/1", before={"/phone": "1"}, set={"/phone": "2"}))
