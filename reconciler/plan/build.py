@@ -150,16 +150,19 @@ class _Planning:
             self._block(Blocked(operation_id=name, rule="outcome_unknown", reason=reason))
 
     def _round(self) -> bool:
-        before = (list(self._selection), len(self._blocked), len(self._blind))
+        before, blind = (list(self._selection), len(self._blocked)), len(self._blind)
         self._undos = self._undo_all()
         for undo in self._undos.values():
             self._judge_resource(undo)
-        if (len(self._blocked), len(self._blind)) == before[1:]:
+        if (len(self._blocked), len(self._blind)) == (before[1], blind):
             self._judge_dependants()
         for name, item in list(self._cascaded.items()):
             if not self._is_live(item.operation_id):
                 del self._cascaded[name], self._selection[name]
-        return (list(self._selection), len(self._blocked), len(self._blind)) != before
+        if (list(self._selection), len(self._blocked)) != before:
+            self._blind.clear()  # without what was blocked meanwhile, something may be known there
+            return True
+        return len(self._blind) != blind
 
     def _undo_all(self) -> dict[str, ResourceUndo]:
         operations: dict[str, set[str]] = {}
@@ -193,7 +196,11 @@ class _Planning:
                 )
                 self._block(_blocked(undo, number, "unobserved", reason))
         blind = blind_entries(undo)
-        made_good = [entry for entry in blind if compensation_of(undo.history, entry.action) is not None]
+        made_good = [
+            entry
+            for entry in blind
+            if not entry.is_reversal and compensation_of(undo.history, entry.action) is not None
+        ]
         if made_good:
             self._blind |= {(resource, entry.number) for entry in made_good}
             return  # without these it is another undo

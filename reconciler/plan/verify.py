@@ -213,10 +213,13 @@ class _Look:
             yield path, "an effect is made good by a compensation"
 
     def _is_blind(self, history: ResourceHistory, entry: Entry) -> bool:
-        """Whether nobody knows what would be there without all that the plan undoes, where an entry wrote."""
-        numbers = {number for step in self._steps if step.resource == history.resource for number in step.numbers}
-        then = self._without(history, undone_of(history.entries, numbers))
-        return any(value_in(known_at(then, tokens)) is UNKNOWN for tokens, _ in entry.writes())
+        """Whether nobody knows what would be there, where an entry wrote, without all that the plan undoes or makes good, or
+        without what it undoes and this entry."""
+        steps = [step for step in self._steps if step.resource == history.resource]
+        together = {number for step in steps for number in step.numbers}
+        alone = {number for step in steps if step.action_id is None for number in step.numbers} | {entry.number}
+        states = [self._without(history, undone_of(history.entries, numbers)) for numbers in (together, alone)]
+        return any(value_in(known_at(then, tokens)) is UNKNOWN for then in states for tokens, _ in entry.writes())
 
     def _covered(self, name: str, covered: Mapping[tuple[str, int], int]) -> Iterator[tuple[str, str]]:
         for history, entry in self._estate.entries_of(name):
