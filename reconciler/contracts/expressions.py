@@ -49,6 +49,10 @@ class EvaluationError(Exception):
     """A rule that gave no answer. The text says why, without any value of a field, since those may be sensitive."""
 
 
+class HopelessError(EvaluationError):
+    """A rule that gave no answer and won't with other values either: it would take too long, or its result is no truth."""
+
+
 class Compiled(msgspec.Struct, frozen=True):
     """An expression ready to be evaluated."""
 
@@ -105,7 +109,7 @@ def evaluate(expression: str, facts: Facts, most: int = MAX_WORK) -> bool:
     if isinstance(compiled, ExpressionFault):
         raise EvaluationError(compiled.message)
     if work(compiled.shape, facts.sizes(compiled.names)) > most:
-        raise EvaluationError("it would take too long over so many values; use `exists` and `all` without nesting them")
+        raise HopelessError("it would take too long over so many values; use `exists` and `all` without nesting them")
     return _execute(compiled.program, facts.context(compiled.names))
 
 
@@ -127,7 +131,7 @@ def _execute(program: cel.Program, context: cel.Context) -> bool:
             raise
         raise EvaluationError("the engine failed on it") from None
     if not isinstance(result, bool):
-        raise EvaluationError("its result is neither true nor false")
+        raise HopelessError("its result is neither true nor false")
     return result
 
 
@@ -138,9 +142,11 @@ def compile_expression(expression: str) -> Compiled | ExpressionFault:
         return ExpressionFault(1, 1, f"the expression is longer than {MAX_LENGTH} characters")
     try:
         program = _engine().compile(expression)
+        shape = shape_of(expression)
+        if shape.is_rewritten:
+            program = _engine().compile(" ".join(token.text for token in shape.tokens))
     except ValueError as error:
         return _syntax_fault(str(error))
-    shape = shape_of(expression)
     if shape.fault is not None:
         position, message = shape.fault
         return _at(expression, position, f"the expression {message}")
@@ -183,17 +189,29 @@ def _misnomers(shape: Shape, vocabulary: Vocabulary) -> Iterator[tuple[Token, st
 
 
 def _failures(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFault]:
-    """Tries the expression: what has one type must not fail, anything else must give an answer to some sample."""
-    reasons = []
+    """Tries the expression: what has one type must not fail, anything else must give an answer to some sample.
+
+    A rule over a value, which can be any JSON, may be right though no sample is such as it asks for: it is refused only if it
+    would fail on other values too.
+    """
+    errors = []
     for sample in vocabulary.samples:
         try:
             evaluate(expression, Facts(sample))
         except EvaluationError as error:
-            reasons.append((str(error), type(error.__context__)))
+            errors.append(error)
     if vocabulary.is_typed:
-        reasons = [(reason, kind) for reason, kind in reasons if kind not in (IndexError, ZeroDivisionError)]
-    if reasons and (vocabulary.is_typed or len(reasons) == len(vocabulary.samples)):
-        yield ExpressionFault(1, 1, f"the expression can't give an answer: {reasons[0][0]}")
+        errors = [error for error in errors if type(error.__context__) not in (IndexError, ZeroDivisionError)]
+    if not errors or (not vocabulary.is_typed and len(errors) < len(vocabulary.samples)):
+        return
+    hopeless = [error for error in errors if isinstance(error, HopelessError)]
+    if hopeless or not _reads(expression, vocabulary.free):
+        yield ExpressionFault(1, 1, f"the expression can't give an answer: {(hopeless or errors)[0]}")
+
+
+def _reads(expression: str, member: str | None) -> bool:
+    """Whether an expression asks for this member of something."""
+    return member is not None and any(token.text.strip("\"'") == member for token in shape_of(expression).tokens)
 
 
 @cache

@@ -25,7 +25,7 @@ _TOKEN: Final = re.compile(
     |(?P<text>(?:[rR][bB]?|[bB][rR])(?:\"{3}.*?\"{3}|'{3}.*?'{3}|\"[^\"\n]*\"|'[^'\n]*')
         |[bB]?(?:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}
         |\"(?:\\.|[^\\\"\n])*\"|'(?:\\.|[^\\'\n])*'))
-    |(?P<number>0x[0-9a-fA-F]+u?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[uU]?)
+    |(?P<number>0x[0-9a-fA-F]+u?|(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[uU]?)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<sign>==|!=|<=|>=|&&|\|\||[-+*/%!<>?:.,()\[\]{}])""",
     re.VERBOSE | re.DOTALL,
@@ -56,11 +56,14 @@ class Shape(msgspec.Struct, frozen=True):
     """Pairs of a name that stands by itself and the name that a macro binds to its members: ``operations.all(o, …)``."""
     fault: tuple[int, str] | None
     """A position and what is not allowed there."""
+    is_rewritten: bool = False
+    """Whether the tokens aren't those of the text: the engine is to be given them instead."""
 
 
 def shape_of(expression: str) -> Shape:
     """What the tokens of an expression say, given that the engine accepts its syntax."""
-    raw, gap = _split(expression)
+    split, gap = _split(expression)
+    raw = _with_methods(split)
     fault = None if gap is None else (gap, "has a sign that rules don't use")
     tokens: list[Token] = []
     frames: list[tuple[str, str]] = []  # of each open bracket: the macro that it belongs to and what that binds, or ""
@@ -74,7 +77,7 @@ def shape_of(expression: str) -> Shape:
         elif token.kind == "sign" and token.text in ")]}" and frames:
             frames.pop()
     members, called, ranges = _relations(tokens)
-    return Shape(tuple(tokens), called, members, ranges, fault)
+    return Shape(tuple(tokens), called, members, ranges, fault, is_rewritten=len(raw) > len(split))
 
 
 def _frame(tokens: list[Token], index: int) -> tuple[str, str]:
@@ -91,7 +94,8 @@ def _fault(tokens: list[Token], index: int, is_in_map: bool) -> tuple[int, str] 
         return token.position, "adds inside `map`, where values could grow without bound; use `exists` or `all`"
     if is_in_map and (token.text == "{" or (token.text == "[" and not _ends_value(tokens, index - 1))):
         return token.position, "makes a list or map inside `map`, where values could grow without bound"
-    if token.kind == "name" and token.text == "matches" and not _is_literal_argument(tokens, index + 1):
+    is_call = index + 1 < len(tokens) and tokens[index + 1].text == "("
+    if token.kind == "name" and token.text == "matches" and is_call and not _is_literal_argument(tokens, index + 1):
         return token.position, "matches against something else than one text in quotes"
     return None
 
@@ -109,6 +113,44 @@ def _split(expression: str) -> tuple[list[Token], int | None]:
             tokens.append(Token(kind, found.group(), position))  # type: ignore[arg-type]
         position = found.end()
     return tokens, None
+
+
+def _with_methods(tokens: list[Token]) -> list[Token]:
+    """The tokens with `matches(text, "pattern")` written as `(text).matches("pattern")`.
+
+    The standard has both and the engine only the latter. So all bounds on patterns hold for either.
+    """
+    written: list[Token] = []
+    commas: dict[int, Token] = {}
+    for index, token in enumerate(tokens):
+        is_method = index > 0 and tokens[index - 1].text == "."
+        comma = None if token.text != "matches" or is_method else _comma_of_two(tokens, index + 1)
+        if comma is not None and _is_literal_argument(tokens, comma):
+            commas[comma] = token
+        elif index in commas:
+            name = commas[index]
+            written.extend([_sign(")", token), _sign(".", token), name, _sign("(", token)])
+        else:
+            written.append(token)
+    return written
+
+
+def _comma_of_two(tokens: list[Token], opening: int) -> int | None:
+    """Where the comma stands between two arguments, if a bracket opens here and holds that many."""
+    depth = 0
+    commas = []
+    for index in range(opening, len(tokens)):
+        text = tokens[index].text
+        depth += (text in ("(", "[", "{")) - (text in (")", "]", "}"))
+        if depth == 0:
+            break
+        if depth == 1 and text == ",":
+            commas.append(index)
+    return commas[0] if len(commas) == 1 else None
+
+
+def _sign(text: str, at: Token) -> Token:
+    return Token("sign", text, at.position)
 
 
 def _ends_value(tokens: list[Token], index: int) -> bool:

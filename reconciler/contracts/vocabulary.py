@@ -27,7 +27,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
     """``members`` gives the variables with the members that each has: none for a scalar, None where anything goes.
 
     ``elements`` does so for the members of lists. ``is_typed``: every fact has one type, so that a rule that fails on a
-    sample fails always.
+    sample fails always. ``free``: the member of variables that can be any JSON at all, where there is one.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
     elements: Mapping[str, frozenset[str]]
     samples: tuple[Mapping[str, Json], ...]
     is_typed: bool
+    free: str | None = None
 
 
 _OPERATION: Final[dict[str, Any]] = {
@@ -105,5 +106,6 @@ CONFLICT: Final = Vocabulary(
     elements={},
     samples=tuple(_conflicts()),
     is_typed=False,
+    free="value",
 )
 """The ``path``; what was expected ``before`` the undo and is ``after`` it (also called ``expected``); and ``actual``."""
