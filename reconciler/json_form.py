@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hi
 import msgspec
 
 from reconciler.records import Action, Observation, Outcome, Record, operation_of
-from reconciler.values.errors import InputError
+from reconciler.values.errors import InputError, ValueLimitError
 from reconciler.values.fields import check_fields
 from reconciler.values.instant import format_instant, parse_instant
 from reconciler.values.json_value import RECORD_DEPTH, Json, canonical, check_depth, is_plain_text, parse
@@ -24,6 +24,20 @@ from reconciler.values.pointer import path_of, tokens_of
 from reconciler.values.resource_key import parse_resource_key
 
 R = TypeVar("R", bound=Record)
+
+
+_PERSON: Final = 'an object such as {"id": "ana", "kind": "user"}'
+_WANTED: Final = {
+    "before": 'an object of paths and values, such as {"/phone": "1"}',
+    "set": 'an object of paths and values, such as {"/phone": "2"}',
+    "unset": 'an array of paths, such as ["/phone"]',
+    "fields": 'an object of fields and values, such as {"phone": "2"}',
+    "actor": _PERSON,
+    "by": _PERSON,
+    "modified_by": _PERSON,
+    "requested_by": _PERSON,
+}
+"""What belongs into a field, where that is more than its type says."""
 
 
 @cache
@@ -74,15 +88,15 @@ def from_json(kind: type[R], data: Json) -> R:
     The fields of an observation, also of one inside an outcome, are one nested tree then, however they were named.
     """
     if not isinstance(data, dict):
-        raise InputError(f"must be a JSON object that describes a record of kind {kind.__name__}")
+        from reconciler.values.misfit import name_of  # noqa: PLC0415  only what is refused needs words
+
+        raise InputError(f"must be a JSON object that describes {name_of(kind)}")
     try:
         record = msgspec.convert(_instants(kind, data, parse_instant, ""), kind)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        field = place.rstrip("`").lstrip(".")
-        if field in _plan(kind)[0]:
-            message = "must be an instant; write it as 2026-05-03T10:00:00Z"
-        raise InputError(message[:1].lower() + message[1:], field=field) from None
+        from reconciler.values.misfit import misfit  # noqa: PLC0415  as above
+
+        raise misfit(kind, data, str(error), _WANTED) from None
     resource = getattr(record, "resource", None)
     if isinstance(resource, str):
         try:
@@ -90,6 +104,16 @@ def from_json(kind: type[R], data: Json) -> R:
         except InputError as error:
             raise InputError(error.message, field="resource") from None
     return _with_nested_fields(record)
+
+
+def parse_record(kind: type[Record], text: bytes) -> Json:
+    """The JSON of a record's text, for `from_json`. Raises InputError naming the field."""
+    try:
+        return parse(text, RECORD_DEPTH)
+    except ValueLimitError as error:
+        from reconciler.values.misfit import too_long  # noqa: PLC0415  only what is refused needs words
+
+        raise too_long(kind, error) from None
 
 
 def _with_nested_fields(record: R) -> R:
@@ -145,10 +169,10 @@ def action_from_text(text: bytes) -> Action:
             action = _as_action(_WRITTEN_ACTION.decode(text))
             parse_resource_key(action.resource)
         except (ValueError, RecursionError):  # whatever is wrong, the plain way says it better
-            return action_from_json(parse(text, RECORD_DEPTH))
+            return action_from_json(parse_record(Action, text))
         if action.run_id and action.step_id:
             return complete_action(action)
-    return action_from_json(parse(text, RECORD_DEPTH))
+    return action_from_json(parse_record(Action, text))
 
 
 def _as_action(written: Any) -> Action:

@@ -43,7 +43,6 @@ from reconciler.contracts.shapes import (
     Shape,
     Table,
     Text,
-    nearest,
     shown,
 )
 from reconciler.contracts.vocabulary import CONFLICT, PLAN, Vocabulary
@@ -51,6 +50,7 @@ from reconciler.contracts.yaml_tree import Node
 from reconciler.records import Policy
 from reconciler.values.json_value import MAX_DEPTH
 from reconciler.values.normalise import InstantTo, NormaliserName, NumberWithin, Precision
+from reconciler.values.words import nearest
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 LONGEST_S: Final = 3_155_760_000

@@ -6,9 +6,8 @@ Schema (2020-12) that accepts the same. So an editor and the loader can't disagr
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -17,6 +16,7 @@ from reconciler.contracts.errors import Fault
 from reconciler.contracts.yaml_tree import Node, Place, plain
 from reconciler.values.errors import InputError
 from reconciler.values.json_value import Json, check_depth
+from reconciler.values.words import either, near, nearest
 
 Schema: TypeAlias = dict[str, Json]
 
@@ -63,17 +63,6 @@ def shown(node: Node) -> str:
     return "nothing" if value is None else str(value).lower()
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint at the known word that is meant, or at all of them."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"use {_either(known)}"
-
-
-def _either(words: Sequence[Any]) -> str:
-    texts = [str(word) for word in words]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
-
-
 class Flag(Shape):
     """true or false."""
 
@@ -100,12 +89,11 @@ class Choice(Shape):
         for option in self._options:
             if node.value == option and not isinstance(node.value, bool):  # 1.0 is 1 in JSON, true isn't
                 return option
+        hint = ""
         if isinstance(node.value, str) and isinstance(self._options[0], str):
-            near = difflib.get_close_matches(node.value, [str(option) for option in self._options], n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-        else:
-            hint = ""
-        return reading.refuse(node.place, f"{name} must be {_either(self._options)}, not {shown(node)}{hint}")
+            hint = near(node.value, [str(option) for option in self._options])
+        told = f"{name} must be {either(self._options)}, not {shown(node)}"
+        return reading.refuse(node.place, f"{told}; {hint}" if hint else told)
 
     def schema(self) -> Schema:
         return {"enum": list(self._options)}
@@ -271,7 +259,7 @@ class Keys(Shape):
     def read(self, node: Node, name: str, reading: Reading) -> Any:
         if not isinstance(node.value, dict):
             return reading.refuse(
-                node.place, f"{name} must be a mapping with {_either(sorted(self._keys))}, not {shown(node)}"
+                node.place, f"{name} must be a mapping with {either(sorted(self._keys))}, not {shown(node)}"
             )
         arguments = {}
         for key, member in node.value.items():

@@ -6,6 +6,7 @@ from reconciler.json_form import from_json
 from reconciler.records import RollbackRequest
 from reconciler.values.errors import InputError
 from reconciler.values.json_value import Json
+from reconciler.values.resource_key import parse_resource_key
 
 
 def request_from_json(data: Json) -> RollbackRequest:
@@ -18,7 +19,13 @@ def request_from_json(data: Json) -> RollbackRequest:
     approvals = data.get("approvals")
     if isinstance(approvals, list):
         data["approvals"] = [_approval(item) for item in approvals]
-    return from_json(RollbackRequest, data)
+    request = from_json(RollbackRequest, data)
+    if request.select is not None and request.select.resource is not None:
+        try:
+            parse_resource_key(request.select.resource)
+        except InputError as error:
+            raise InputError(error.message, field="select.resource") from None
+    return request
 
 
 def _person(name: str) -> Json:

@@ -6,7 +6,7 @@ saw: on another value it is no decision, and the conflict stands again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -26,11 +26,8 @@ def check_resolutions(resolutions: Sequence[Resolution]) -> None:
     seen: set[tuple[str, str]] = set()
     for index, item in enumerate(resolutions):
         field = f"resolutions[{index}]"
-        try:
-            parse_resource_key(item.resource)
-            tokens_of(item.path)
-        except InputError as error:
-            raise InputError(error.message, field=field) from None
+        _checked(parse_resource_key, item.resource, f"{field}.resource")
+        _checked(tokens_of, item.path, f"{field}.path")
         if (item.resource, item.path) in seen:
             raise InputError(f"decides {item.path!r} of {item.resource} a second time; decide it once", field=field)
         seen.add((item.resource, item.path))
@@ -38,6 +35,13 @@ def check_resolutions(resolutions: Sequence[Resolution]) -> None:
             raise InputError("the whole record can't be given a value; take keep or force", field=field)
         if item.take != "value" and item.value is not ABSENT:
             raise InputError(f"a decision to {item.take} takes no value; leave it out", field=f"{field}.value")
+
+
+def _checked(read: Callable[[str], object], text: str, field: str) -> None:
+    try:
+        read(text)
+    except InputError as error:
+        raise InputError(error.message, field=field) from None
 
 
 def of_resource(resolutions: Iterable[Resolution], resource: str) -> dict[str, Resolution]:

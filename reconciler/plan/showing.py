@@ -7,19 +7,41 @@ The digest is of the true plan either way.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from reconciler.contracts.masking import masked
 from reconciler.contracts.model import Contract, ContractSet
-from reconciler.json_form import to_json
+from reconciler.json_form import from_json, to_json
 from reconciler.plan.model import Kept, Plan, PlannedConflict
 from reconciler.records import Change, Command
+from reconciler.values.errors import InputError
 from reconciler.values.json_value import Json
+from reconciler.values.pointer import tokens_of
+
+_DISPENSABLE: Final[dict[str, Json]] = {"operations": [], "notes": [], "contracts": {}}
+"""What tells more about a plan than it takes to carry it out."""
 
 
 def plan_to_json(plan: Plan, contracts: ContractSet) -> dict[str, Json]:
     """The plan as `reconciler plan` prints it: commands can be carried out, and the report is masked."""
     return to_json(_with_masked_report(plan, contracts))
+
+
+def plan_from_json(data: Json) -> Plan:
+    """The plan of what `plan_to_json` gave. What a plan can be carried out without may be missing. Raises InputError naming
+    the field."""
+    plan = from_json(Plan, _DISPENSABLE | data if isinstance(data, dict) else data)
+    for wave, commands in enumerate(plan.waves):
+        for place, command in enumerate(commands):
+            for number, change in enumerate(command.changes):
+                try:
+                    tokens_of(change.path)
+                except InputError as error:
+                    field = f"waves[{wave}][{place}].changes[{number}].path"
+                    raise InputError(error.message, field=field) from None
+    return plan
 
 
 def plan_for_people(plan: Plan, contracts: ContractSet) -> dict[str, Json]:

@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.contracts.errors import ContractError, Fault
 from reconciler.contracts.loader import Source
-from reconciler.contracts.shapes import BAD, Items, Key, Keys, Reading, Shape, Text, nearest, shown
+from reconciler.contracts.shapes import BAD, Items, Key, Keys, Reading, Shape, Text, shown
 from reconciler.contracts.yaml_tree import Node, UnreadableError, place_of, plain, read_tree
 from reconciler.json_form import action_from_json, observation_from_json
 from reconciler.plan.model import Plan
@@ -22,6 +22,7 @@ from reconciler.records import Action, Observation, RollbackRequest
 from reconciler.values.errors import InputError
 from reconciler.values.instant import SECOND, Instant, format_instant, parse_instant
 from reconciler.values.json_value import Json
+from reconciler.values.words import nearest
 
 START: Final = parse_instant("2026-05-03T10:00:00Z")
 """The instant from which seconds count."""

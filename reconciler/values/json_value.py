@@ -31,6 +31,7 @@ MIN_INTEGER: Final = -(2**63)
 """What orjson and Avro readers keep exactly; larger numbers travel as strings."""
 
 _LONG_DIGITS: Final = 19
+_SHOWN_DIGITS: Final = 24
 _LONG_NUMBER: Final = b"0" * _LONG_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _BEFORE_INTEGERS: Final = frozenset(b"-:,[ \t\r\n")
@@ -64,12 +65,25 @@ def parse(text: bytes | str, levels: int = MAX_DEPTH) -> Json:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        if "depth limit" in error.msg:
-            raise ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep") from None
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise InputError(f"is not JSON: {error.msg} ({line}column {error.colno})") from None
+        raise _unreadable(raw, error) from None
     check_parsed(raw, value, levels)
     return value
+
+
+def _unreadable(raw: bytes, error: orjson.JSONDecodeError) -> InputError:
+    """What is wrong with a text that orjson doesn't read."""
+    if "depth limit" in error.msg:
+        return ValueLimitError(f"is nested more than {MAX_DEPTH} levels deep")
+    try:
+        raw.decode()
+    except UnicodeDecodeError as fault:
+        return InputError(f"is not UTF-8: byte {fault.start + 1} is 0x{raw[fault.start]:02X}; save it as UTF-8")
+    if b"\0" in raw:  # each of them is UTF-8, and none is JSON
+        return InputError(f"is not UTF-8: byte {raw.index(0) + 1} is 0x00, as in UTF-16; save it as UTF-8")
+    line = f"line {error.lineno}, " if error.lineno > 1 else ""
+    return InputError(
+        f"is not JSON: {error.msg} ({line}column {error.colno}); check the quotes, commas and brackets there"
+    )
 
 
 def check_parsed(raw: bytes, value: Json, levels: int = MAX_DEPTH) -> None:
@@ -137,9 +151,13 @@ def _check_long_numbers(raw: bytes) -> None:
     if beyond:
         members = value.items() if isinstance(value, dict) else ()
         raise ValueLimitError(
-            f"the integer {beyond[0][:24]} is beyond 64 bits; send it as a string and use the `number` normaliser",
+            f"the integer {_shortened(beyond[0])} is beyond 64 bits; send it as a string and use the `number` normaliser",
             field=next((name for name, member in members if _holds_beyond(member)), ""),
         )
+
+
+def _shortened(digits: str) -> str:
+    return digits if len(digits) <= _SHOWN_DIGITS else f"{digits[:_SHOWN_DIGITS]}…"
 
 
 def _holds_beyond(value: Json) -> bool:

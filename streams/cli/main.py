@@ -9,11 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
 from reconciler.values.errors import ReconcilerError
+from streams.cli.standard_output import OutputError, guard_standard_output
+from streams.cli.usage import usage_in_a_sentence
 
+EXIT_FAILED = 1
 EXIT_INPUT_ERROR = 2
 
 # name -> (module, attribute, what it does): so that `fold` need not import Faust, and `--help` nothing at all
@@ -41,7 +45,17 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group whose commands are imported when they are called, and for all of which a wrong command line is an InputError."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with usage_in_a_sentence():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with usage_in_a_sentence():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -66,8 +80,12 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
+    guard_standard_output()
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="reconciler")
+    except OutputError as error:
+        click.echo(f"reconciler: {error}", err=True)
+        sys.exit(EXIT_FAILED)
     except ReconcilerError as error:
         click.echo(f"reconciler: {error}", err=True)
         sys.exit(EXIT_INPUT_ERROR)

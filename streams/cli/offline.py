@@ -13,17 +13,22 @@ import click
 import orjson
 
 from reconciler.contracts.model import ContractSet
-from reconciler.json_form import action_from_json, action_from_text, from_json, observation_from_json, to_json
+from reconciler.json_form import (
+    action_from_json,
+    action_from_text,
+    observation_from_json,
+    parse_record,
+    to_json,
+)
 from reconciler.ledger.export import MEMBER, action_in
 from reconciler.offline import FaultyPlan, applied, diffed, folded, latest_observations, planned
 from reconciler.plan.model import Plan
 from reconciler.plan.request import request_from_json
-from reconciler.plan.showing import plan_to_json
-from reconciler.records import Action, Observation
+from reconciler.plan.showing import plan_from_json, plan_to_json
+from reconciler.records import Action, Observation, Record, RollbackRequest
 from reconciler.values.errors import InputError
 from reconciler.values.instant import parse_instant
-from reconciler.values.json_value import RECORD_DEPTH, Json, parse
-from reconciler.values.pointer import tokens_of
+from reconciler.values.json_value import Json
 
 EXIT_REJECTED = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -76,7 +81,7 @@ def plan(
 ) -> None:
     """Plan a rollback. Exits with 3 if a contract rejects it."""
     check_one_stdin(actions_file, actual_file, request_file)
-    request = located(request_file, None, request_from_json, read_json(request_file))
+    request = located(request_file, None, request_from_json, read_json(request_file, RollbackRequest))
     instant = None if now is None else located(Path("--now"), None, parse_instant, now)
     contracts = _load(contracts_folder)
     actions, observations = list(read_actions(actions_file)), read_observations(actual_file)
@@ -104,7 +109,7 @@ def plan(
 def apply(plan_file: Path, actual_file: Path) -> None:
     """Apply every command of a plan to actual state: one line a resource."""
     check_one_stdin(plan_file, actual_file)
-    result = located(plan_file, None, _plan_from_json, read_json(plan_file))
+    result = located(plan_file, None, plan_from_json, read_json(plan_file, Plan))
     latest = latest_observations(read_observations(actual_file))
     refusals: list[str] = []
     after = applied(result, latest, refusals)
@@ -112,19 +117,6 @@ def apply(plan_file: Path, actual_file: Path) -> None:
     _say(refusals)
     if refusals:
         sys.exit(1)
-
-
-def _plan_from_json(data: Json) -> Plan:
-    result = from_json(Plan, data)
-    for wave, commands in enumerate(result.waves):
-        for place, command in enumerate(commands):
-            for number, change in enumerate(command.changes):
-                try:
-                    tokens_of(change.path)
-                except InputError as error:
-                    field = f"waves[{wave}][{place}].changes[{number}].path"
-                    raise InputError(error.message, field=field) from None
-    return result
 
 
 def _say(sentences: Iterable[str]) -> None:
@@ -169,31 +161,34 @@ def _action_of(text: bytes) -> Action | None:
     """The action of a line; None for one that closes an export."""
     if _LEDGER not in text:
         return action_from_text(text)
-    data = action_in(parse(text, RECORD_DEPTH))
+    data = action_in(parse_record(Action, text))
     return None if data is None else action_from_json(data)
 
 
 def read_observations(file: Path) -> list[Observation]:
     """The observations of a file. Raises InputError naming file, line and field."""
-    return list(read_lines(file, lambda text: observation_from_json(parse(text, RECORD_DEPTH))))
+    return list(read_lines(file, lambda text: observation_from_json(parse_record(Observation, text))))
 
 
 def read_lines(file: Path, read: Callable[[bytes], _R]) -> Iterator[_R]:
     for number, line in enumerate(_open(file), 1):
-        text = line.removeprefix(BOM_UTF8) if number == 1 else line
-        if text.strip():
+        # Without its end, so that no reader can find anything wrong on the line behind it.
+        text = (line.removeprefix(BOM_UTF8) if number == 1 else line).rstrip()
+        if text:
             yield located(file, number, read, text)
 
 
-def read_json(file: Path) -> Json:
-    """The JSON of a file. Raises InputError naming it."""
-    text = b"".join(_open(file)).removeprefix(BOM_UTF8)
-    return located(file, None, lambda whole: parse(whole, RECORD_DEPTH), text)
+def read_json(file: Path, kind: type[Record]) -> Json:
+    """The JSON of a file, which describes a record of a kind. Raises InputError naming the file."""
+    text = b"".join(_open(file)).removeprefix(BOM_UTF8).rstrip()
+    return located(file, None, lambda whole: parse_record(kind, whole), text)
 
 
 def _open(file: Path) -> Iterator[bytes]:
     try:
         if str(file) == "-":
+            if sys.stdin is None:
+                raise InputError("-: the standard input is closed; give a file by its name")
             yield from sys.stdin.buffer
             return
         with file.open("rb") as lines:

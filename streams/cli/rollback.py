@@ -29,6 +29,7 @@ from reconciler.records import (
 from reconciler.values.errors import InputError
 from reconciler.values.instant import format_instant, parse_instant
 from reconciler.values.json_value import ABSENT, Absent, Json, canonical, parse
+from streams.cli.offline import located, read_json
 from streams.cli.output import as_json, print_json_lines, print_table
 from streams.codec import codec_of
 from streams.rollbacks import Rollbacks, plan_of
@@ -85,9 +86,7 @@ def _selecting(command: F) -> F:
         click.option("--workflow", "workflow_id", help="Undo what this workflow did, within --from and --to."),
         click.option("--actor", help="Undo what this actor did, within --from and --to."),
         click.option("--system", help="Undo what was done in this system, within --from and --to."),
-        click.option(
-            "--resource", help="Put this resource back to how it was at --to, or undo all that was done to it."
-        ),
+        click.option("--resource", help="Put this resource back to how it was at --to."),
         click.option("--from", "from_at", help="ISO 8601 instant: only what happened then or later."),
         click.option("--to", "to_at", help="ISO 8601 instant: only what happened before."),
     ]
@@ -153,14 +152,10 @@ def _request(given: dict[str, Any], mode: Any) -> RollbackRequest:
 
 def _of_file(given: dict[str, Any], mode: str) -> RollbackRequest:
     file: Path = given["request_file"]
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    try:
-        data = parse(text)
-        if isinstance(data, dict):
-            data = {"rollback_id": given["rollback_id"] or f"rb-{secrets.token_hex(4)}", **data}
-        asked = request_from_json(data)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+    data = read_json(file, RollbackRequest)
+    if isinstance(data, dict):
+        data = {"rollback_id": given["rollback_id"] or f"rb-{secrets.token_hex(4)}", **data}
+    asked = located(file, None, request_from_json, data)
     own = _spoken(given, asked.rollback_id, "request")
     return msgspec.structs.replace(
         asked,

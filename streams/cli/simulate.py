@@ -14,6 +14,7 @@ from reconciler.contracts.loader import load_contracts
 from reconciler.contracts.model import ContractSet
 from reconciler.plan.request import request_from_json
 from reconciler.plan.selection import check
+from reconciler.records import RollbackRequest
 from reconciler.values.errors import InputError
 from streams.cli.offline import check_one_stdin, located, read_actions, read_json, read_observations
 from streams.cli.output import as_json, print_json_lines
@@ -110,7 +111,7 @@ def read_material(
     """What is rehearsed on. Raises InputError naming file, line and field."""
     files = [file for file in (actions_file, request_file, actual_file) if file is not None]
     check_one_stdin(*files)
-    request = located(request_file, None, request_from_json, read_json(request_file))
+    request = located(request_file, None, request_from_json, read_json(request_file, RollbackRequest))
     located(request_file, None, lambda asked: check(asked.select), request)
     contracts = ContractSet(()) if contracts_folder is None else load_contracts(contracts_folder)
     actions = list(read_actions(actions_file))

@@ -94,7 +94,8 @@ def parsed(body: bytes) -> Json | InputError:
     try:
         return parse(body)
     except InputError as error:
-        return InputError(f"the answer {'is no JSON' if error.message.startswith('is not JSON') else error.message}")
+        is_no_json = error.message.startswith(("is not JSON", "is not UTF-8"))
+        return InputError(f"the answer {'is no JSON' if is_no_json else error.message}")
 
 
 def text_of(value: Json | Absent) -> str | None:

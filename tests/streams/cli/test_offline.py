@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from reconciler.offline import FaultyPlan
 from reconciler.plan.model import Plan
 from reconciler.plan.verify import Fault
-from reconciler.values.errors import ReconcilerError
+from reconciler.values.errors import InputError, ReconcilerError
 from streams.cli.main import cli
+from streams.cli.offline import read_actions
 
 ACTION: dict[str, Any] = {
     "action_id": "a1",
@@ -35,6 +36,9 @@ ACTUAL: dict[str, Any] = {
     "observed_at": "2026-05-04T10:00:00Z",
 }
 REQUEST: dict[str, Any] = {"rollback_id": "rb", "select": {"run_id": "r"}, "requested_by": "ana"}
+PLAN_KEYS = (
+    "rollback_id", "status", "waves", "conflicts", "kept", "blocked", "unchanged", "approvals_needed", "plan_hash", "story",
+)  # fmt: skip
 
 
 def lines(*records: Any) -> bytes:
@@ -140,25 +144,55 @@ def test_absent_null_and_the_empty_ones_stay_four(desk: Desk) -> None:
     [
         ("a.jsonl", b"\n" + lines(ACTION) + b"{bad\n", "a.jsonl:3: is not JSON"),
         ("a.jsonl", lines(ACTION, ACTION | {"stage": "done"}), "a.jsonl:2: stage: "),
-        ("a.jsonl", lines(ACTION | {"foo": 1}), "a.jsonl:1: object contains unknown field `foo`"),
+        ("a.jsonl", lines(ACTION | {"foo": 1}), "a.jsonl:1: an action has no key 'foo'; use stage, "),
         ("a.jsonl", lines([1]), "a.jsonl:1: must be a JSON object"),
         ("a.jsonl", lines(ACTION).replace(b'"2"', b"18446744073709551616"), "a.jsonl:1: set: the integer"),
         ("a.jsonl", lines(ACTION).replace(b'"2"', b"[" * 200 + b"]" * 200), "a.jsonl:1: set: is nested more than 100"),
-        ("a.jsonl", lines(ACTION).decode().encode("utf-16"), "a.jsonl:1: is not JSON"),
+        ("a.jsonl", lines(ACTION).decode().encode("utf-16"), "a.jsonl:1: is not UTF-8: byte 1 is 0xFF; save"),
         ("s.jsonl", lines(ACTUAL, ACTUAL | {"exists": "yes"}), "s.jsonl:2: exists: "),
         ("s.jsonl", lines(ACTUAL | {"fields": {"a": 1, "/a/b": 2}}), "s.jsonl:1: fields: '/a/b' is below"),
-        ("s.jsonl", lines(ACTUAL | {"vresion": "9"}), "s.jsonl:1: object contains unknown field `vresion`"),
+        (
+            "s.jsonl",
+            lines(ACTUAL | {"vresion": "9"}),
+            "s.jsonl:1: an observation has no key 'vresion'; did you mean version?",
+        ),
         ("r.json", b"{\n\nfoo}", "r.json: is not JSON: unexpected character, expected a string key (line 3, column 1)"),
         ("r.json", lines(REQUEST, REQUEST), "r.json: is not JSON"),
-        ("r.json", lines(REQUEST | {"foo": 1}), "r.json: object contains unknown field `foo`"),
+        ("r.json", lines(REQUEST | {"foo": 1}), "r.json: a rollback request has no key 'foo'; use "),
         ("r.json", lines(REQUEST | {"select": {}}), "r.json: select: must name exactly one of"),
-        ("r.json", lines(REQUEST | {"select": {"run": "r"}}), "r.json: select: object contains unknown field `run`"),
+        ("r.json", lines(REQUEST | {"select": {"run": "r"}}), "r.json: select: has no key 'run'; did you mean run_id?"),
         (
             "r.json",
             lines(REQUEST | {"select": {"actor": "a", "from": "2026-02-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}}),
             "r.json: select.to: must not be before `from`",
         ),
-        ("r.json", lines(REQUEST | {"mode": "now"}), "r.json: mode: "),
+        ("r.json", lines(REQUEST | {"mode": "now"}), "r.json: mode: must be plan or execute, not 'now'"),
+        ("a.jsonl", lines(ACTION).rstrip()[:-1] + b"\r\n", "a.jsonl:1: is not JSON: unexpected end of data (column "),
+        ("a.jsonl", lines(ACTION, ACTION) + b"{\n", "a.jsonl:3: is not JSON: unexpected end of data (column 2); check"),
+        ("a.jsonl", lines(ACTION | {"run_id": "é"}).replace(b"\\u00e9", b"\xe9"), "a.jsonl:1: is not UTF-8: byte "),
+        ("a.jsonl", lines(ACTION | {"sequence": 10**30}), f"a.jsonl:1: sequence: the integer 1{'0' * 23}… is beyond"),
+        ("r.json", b"{\n", "r.json: is not JSON: unexpected end of data (column 2)"),
+        ("r.json", lines(REQUEST | {"select": {"run_id": 10**30}}), f"r.json: select: the integer 1{'0' * 23}… is"),
+        (
+            "r.json",
+            lines(REQUEST | {"select": {"resource": "crm", "to": "2026-01-01T00:00:00Z"}}),
+            "r.json: select.resource: the resource 'crm' must be system/type/id",
+        ),
+        (
+            "r.json",
+            lines(REQUEST | {"resolutions": [{"resource": "crm", "path": "/a", "take": "keep"}]}),
+            "r.json: resolutions[0].resource: the resource 'crm' must be system/type/id",
+        ),
+        (
+            "r.json",
+            lines(REQUEST | {"resolutions": [{"resource": "crm/contact/42", "path": "a", "take": "keep"}]}),
+            "r.json: resolutions[0].path: the path 'a' must be empty or begin with '/'",
+        ),
+        (
+            "r.json",
+            lines(REQUEST | {"resolutions": [{"resource": "crm/contact/42", "path": "/a", "take": "x"}]}),
+            "r.json: resolutions[0].take: must be keep, force or value, not 'x'",
+        ),
     ],
 )
 def test_input_errors_say_where(desk: Desk, name: str, content: bytes, place: str) -> None:
@@ -173,8 +207,8 @@ def test_input_errors_say_where(desk: Desk, name: str, content: bytes, place: st
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (lambda plan: plan.update(foo=1), "p.json: object contains unknown field `foo`"),
-        (lambda plan: plan.pop("waves"), "p.json: object missing required field `waves`"),
+        (lambda plan: plan.update(foo=1), "p.json: a plan has no key 'foo'; use "),
+        (lambda plan: plan.pop("waves"), "p.json: a plan needs the key waves; add it"),
         (lambda plan: plan["waves"][0][0]["changes"][0].update(op="put"), "p.json: waves[0][0].changes[0].op: "),
         (lambda plan: plan["waves"][0][0]["changes"][0].update(path="a"), "p.json: waves[0][0].changes[0].path: "),
     ],
@@ -186,6 +220,14 @@ def test_a_plan_that_cant_be_used_is_refused_with_its_place(
     change(plan)
     desk.write("p.json", lines(plan))
     assert refused(desk.run("apply")).startswith(place)
+
+
+def test_a_plan_needs_only_what_it_is_carried_out_by(desk: Desk) -> None:
+    (plan,) = desk.said("plan")
+    desk.write("p.json", lines({name: value for name, value in plan.items() if name in PLAN_KEYS}))
+    assert desk.said("apply")[0]["fields"] == {"a": "1"}
+    desk.write("p.json", b"[]")
+    assert refused(desk.run("apply")) == "p.json: must be a JSON object that describes a plan"
 
 
 def test_the_instant_of_a_plan_is_checked(desk: Desk) -> None:
@@ -202,6 +244,12 @@ def test_actions_may_come_on_standard_input(desk: Desk) -> None:
     result = desk.run("fold", "--actions", "-", stdin=lines(ACTION))
     assert json.loads(result.stdout)["fields"] == {"/a": "2"}
     assert refused(desk.run("fold", "--actions", "-", stdin=b"\nx")).startswith("-:2: is not JSON")
+
+
+def test_a_standard_input_that_is_closed_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="-: the standard input is closed; give a file"):
+        list(read_actions(Path("-")))
 
 
 def test_a_command_for_another_state_is_refused_aloud(desk: Desk) -> None:
