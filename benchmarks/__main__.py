@@ -30,7 +30,7 @@ def fold(actions: Path | None, records: int) -> None:
 @main.command()
 @click.option("--actions", type=click.Path(exists=True, path_type=Path), help="JSON Lines, may be gzipped.")
 @click.option("--records", default=600_000, help="How many actions to generate where no file is given.")
-@click.option("--plain-records", default=10_000, help="How many of them the plain agent gets.")
+@click.option("--plain-records", default=40_000, help="How many of them the plain agent gets.")
 @click.option("--processes", type=int, help="How many processes of the worker fold; otherwise as many as by default.")
 def stream(actions: Path | None, records: int, plain_records: int, processes: int | None) -> None:
     """A worker beside a plain Faust agent that sets one table key an event, on one real Kafka (Java and Maven)."""
