@@ -17,6 +17,9 @@ from streams.store.port import Checkpoint, EntryChange, HeadChange, PartitionSto
 _EVICTED_SHARE = 10
 
 
+_LEAST_BYTES = 200
+"""What a decoded head takes beside its state, as bytes of the changelog: also one of which nothing was ever written."""
+
 # What the envelope around a state may take: the key three times over, and offsets of some dozens of inputs.
 _ENVELOPE_BYTES = 16 * 1024
 MOST_STATE_BYTES = MAX_STATE_BYTES - _ENVELOPE_BYTES
@@ -98,7 +101,7 @@ class PartitionTable:
             _, sources, state = self._envelope.decode(key, value)
             decoded = self._machine.decode(resource, state)
             head = Head(key, resource, decoded, sources, self._machine.due_at(decoded), len(value))
-            self._cached_bytes += head.size
+        self._cached_bytes += head.size + _LEAST_BYTES
         self.cached[key] = head
         return head
 
@@ -178,7 +181,7 @@ class PartitionTable:
         for key in list(self.cached):
             if self._cached_bytes <= kept_bytes:
                 return
-            self._cached_bytes -= self.cached.pop(key).size
+            self._cached_bytes -= self.cached.pop(key).size + _LEAST_BYTES
 
     def heads(self) -> Iterator[tuple[str, object]]:
         """(resource, state) of all heads; those that are cached may be one batch ahead of what is durable."""
