@@ -10,7 +10,6 @@ import than all of ours.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
@@ -23,6 +22,7 @@ from reconciler.contracts.effort import Sizes, sizes_of, together, work
 from reconciler.contracts.tokens import Shape, Token, shape_of, variables
 from reconciler.contracts.vocabulary import FUNCTIONS, Vocabulary
 from reconciler.values.json_value import Json
+from reconciler.values.words import near
 
 if TYPE_CHECKING:
     import cel
@@ -165,7 +165,7 @@ def faults_of(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFau
     found = [_at(expression, token.position, message) for token, message in _misnomers(compiled.shape, vocabulary)]
     yield from found
     if not found:
-        yield from _failures(expression, vocabulary)
+        yield from _failures(expression, compiled.shape, vocabulary)
 
 
 def _misnomers(shape: Shape, vocabulary: Vocabulary) -> Iterator[tuple[Token, str]]:
@@ -188,7 +188,7 @@ def _misnomers(shape: Shape, vocabulary: Vocabulary) -> Iterator[tuple[Token, st
             yield member, f"{holder.text} has no {member.text}{_instead(member.text, known)}"
 
 
-def _failures(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFault]:
+def _failures(expression: str, shape: Shape, vocabulary: Vocabulary) -> Iterator[ExpressionFault]:
     """Tries the expression: what has one type must not fail, anything else must give an answer to some sample.
 
     A rule over a value, which can be any JSON, may be right though no sample is such as it asks for: it is refused only if it
@@ -205,13 +205,13 @@ def _failures(expression: str, vocabulary: Vocabulary) -> Iterator[ExpressionFau
     if not errors or (not vocabulary.is_typed and len(errors) < len(vocabulary.samples)):
         return
     hopeless = [error for error in errors if isinstance(error, HopelessError)]
-    if hopeless or not _reads(expression, vocabulary.free):
+    if hopeless or not _reads(shape, vocabulary.free):
         yield ExpressionFault(1, 1, f"the expression can't give an answer: {(hopeless or errors)[0]}")
 
 
-def _reads(expression: str, member: str | None) -> bool:
+def _reads(shape: Shape, member: str | None) -> bool:
     """Whether an expression asks for this member of something."""
-    return member is not None and any(token.text.strip("\"'") == member for token in shape_of(expression).tokens)
+    return member is not None and any(token.text.strip("\"'") == member for token in shape.tokens)
 
 
 @cache
@@ -234,5 +234,5 @@ def _at(expression: str, position: int, message: str) -> ExpressionFault:
 
 
 def _instead(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}" if known else ""
+    hint = near(word, sorted(known))
+    return f"; {hint}" if hint else f"; there are {', '.join(sorted(known))}" if known else ""

@@ -21,7 +21,7 @@ def check(selector: Selector | None) -> Selector:
         raise InputError(f"must name exactly one of {', '.join(_ONE_OF)}; it names {named or 'none'}", field="select")
     if selector.after_step is not None and selector.run_id is None:
         raise InputError("goes with run_id alone", field="select.after_step")
-    if "" in (getattr(selector, name) for name in named):
+    if getattr(selector, named[0]) == "":
         raise InputError("must not be empty", field=f"select.{named[0]}")
     if selector.from_at is not None and named[0] not in _WITH_WINDOW:
         raise InputError(f"goes with {', '.join(_WITH_WINDOW)}; take it out", field="select.from")

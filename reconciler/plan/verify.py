@@ -472,11 +472,7 @@ def _generated(history: ResourceHistory, place: Tokens) -> bool:
 
 def _agree(contract: Contract, place: Tokens, node: Known, value: Json | Absent) -> bool:
     """Whether a value is what is expected at a place, as equal as the contract wants it."""
-    if node is UNKNOWN:
-        return False
-    if type(node) is Tree and type(value) is dict:
-        return True
-    return _is_equivalent(contract, place, node, value)
+    return (type(node) is Tree and type(value) is dict) or _is_equivalent(contract, place, node, value)
 
 
 def _is_equivalent(contract: Contract, place: Tokens, node: Known, value: Json | Absent) -> bool:

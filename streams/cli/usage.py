@@ -36,8 +36,8 @@ def _fault(error: click.UsageError) -> tuple[str, str]:
     """What is wrong, and what to do, where that is more than to look into the help."""
     match error:
         case click.NoSuchOption():
-            near = sorted(error.possibilities or ())
-            return f"there is no option {error.option_name}", f"did you mean {either(near)}?" if near else ""
+            options = sorted(error.possibilities or ())
+            return f"there is no option {error.option_name}", f"did you mean {either(options)}?" if options else ""
         case click.MissingParameter(param=click.Parameter() as parameter):
             choices = _plain(parameter.type.get_missing_message(parameter, error.ctx) or "")
             return f"{_hint(parameter, error.ctx)} is missing", f"add it, and {choices}" if choices else ""

@@ -126,6 +126,13 @@ def test_what_is_absent_can_be_tested_for() -> None:
         ("path.startsWith('/ph') && path.matches('^/phone$')", True),
         ("actual.value in ['3', '4']", True),
         ("size(actual.value) == 1", True),
+        ('matches(path, "^/ph")', True),
+        ('!matches(path, "^/fax$")', True),
+        ("matches(path + '/x', r'/x$') && true", True),
+        ('matches(matches(path, "x") ? "a" : "b", "^b$")', True),
+        ('["a", "b"].exists(t, matches(t, "b"))', True),
+        ('matches(["a", "/b"].filter(t, matches(t, "/"))[0], "^b")', False),
+        ('matches(path == "/phone" ? path : actual.owner, "^/phone$")', True),
     ],
 )
 def test_what_resolvers_can_say(when: str, is_true: bool) -> None:
@@ -478,23 +485,6 @@ def test_the_bound_on_work_holds_for_the_real_value() -> None:
 
 
 # -- the two forms of `matches`
-
-
-@pytest.mark.parametrize(
-    ("when", "is_true"),
-    [
-        ('matches(path, "^/ph")', True),
-        ('!matches(path, "^/fax$")', True),
-        ("matches(path + '/x', r'/x$') && true", True),
-        ('matches(matches(path, "x") ? "a" : "b", "^b$")', True),
-        ('["a", "b"].exists(t, matches(t, "b"))', True),
-        ('matches(["a", "/b"].filter(t, matches(t, "/"))[0], "^b")', False),
-        ('matches(path == "/phone" ? path : actual.owner, "^/phone$")', True),
-    ],
-)
-def test_matches_has_a_global_form(when: str, is_true: bool) -> None:
-    assert not list(faults_of(when, CONFLICT))
-    assert resolve(contract((when, "actual")), conflict()) == ("actual" if is_true else None)
 
 
 @pytest.mark.parametrize(
