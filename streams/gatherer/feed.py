@@ -1,7 +1,8 @@
 """The feed: what the table has folded of the ledger, handed over in memory, so that the gatherer need not read it again.
 
 It holds for each partition one stretch of the ledger without a gap, the last that was folded, and not much of it: what finds no
-room is forgotten, the oldest first, and is then read from the ledger.
+room is forgotten, the oldest first, and is then read from the ledger. While the gatherer is further behind than what there is room
+for, it reads from the ledger anyhow, and nothing is held: held memory is memory that the next batch can't have.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class Folded(NamedTuple):
 class _Lane:
     """Of one partition."""
 
-    __slots__ = ("begin", "bytes", "end", "items", "records", "since")
+    __slots__ = ("asked", "begin", "bytes", "end", "items", "records", "since")
 
     def __init__(self, begin: int) -> None:
         self.begin = begin
         self.end = begin
+        self.asked = begin
+        """From where on the gatherer has last asked for it: there it is."""
         self.items: deque[tuple[Folded, int]] = deque()
         """With the bytes of each."""
         self.records = 0
@@ -52,6 +55,12 @@ class _Lane:
         self.end = folded.chunk.end
         self.records += len(folded.chunk.records)
         self.bytes += size
+
+    def skip(self, end: int) -> None:
+        """Nothing before an offset is held."""
+        self.items.clear()
+        self.begin = self.end = end
+        self.records = self.bytes = 0
 
     def drop_first(self) -> None:
         folded, size = self.items.popleft()
@@ -80,11 +89,14 @@ class LedgerFeed:
 
     def put(self, chunk: Chunk, is_folded: Sequence[bool]) -> None:
         """Adds what was folded. One that doesn't begin where the one before it ended begins a new stretch."""
-        size = sum([len(record.value or b"") for record in chunk.records])
         with self._lock:
             lane = self._lanes.get(chunk.partition)
             if lane is None or lane.end != chunk.start:
                 lane = self._lanes[chunk.partition] = _Lane(chunk.start)
+            if chunk.start - lane.asked > self._most_records // len(self._lanes):
+                lane.skip(chunk.end)
+                return
+            size = sum([len(record.value or b"") for record in chunk.records])
             lane.add(Folded(chunk, is_folded), size, self._monotonic())
             self._make_room()
 
@@ -98,7 +110,7 @@ class LedgerFeed:
     def covers(self, partition: int, position: int) -> bool:
         """Whether all from an offset on is here, or will be: nothing from there on need be read."""
         with self._lock:
-            lane = self._lanes.get(partition)
+            lane = self._asked(partition, position)
             return lane is not None and lane.begin <= position
 
     def is_due(self, partition: int) -> bool:
@@ -113,13 +125,19 @@ class LedgerFeed:
         """Takes all there is from an offset on; nothing where something before it is missing here. The first may begin before
         that offset."""
         with self._lock:
-            lane = self._lanes.get(partition)
+            lane = self._asked(partition, position)
             if lane is None or lane.begin > position:
                 return []
             taken = [folded for folded, _ in lane.items if folded.chunk.end > position]
             while lane.items:
                 lane.drop_first()
             return taken
+
+    def _asked(self, partition: int, position: int) -> _Lane | None:
+        lane = self._lanes.get(partition)
+        if lane is not None:
+            lane.asked = position
+        return lane
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer folded here."""

@@ -10,6 +10,9 @@ from typing import Final
 _TRIM_THRESHOLD: Final = -1
 _TOP_PAD: Final = -2
 _MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+"""Heaps of memory for all threads. By default each thread has one of its own, and what one of them frees serves no other."""
 _MIB: Final = 1 << 20
 
 
@@ -30,3 +33,4 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, 256 * _MIB)
     mallopt(_TOP_PAD, 16 * _MIB)
     mallopt(_MMAP_THRESHOLD, 32 * _MIB)
+    mallopt(_ARENA_MAX, _ARENAS)

@@ -108,3 +108,20 @@ def test_it_is_due_when_there_is_enough_or_it_waited() -> None:
     put(feed, (3, 4))
     now += WAIT_S
     assert feed.is_due(0)
+
+
+def test_nothing_is_held_while_the_gatherer_is_further_behind_than_there_is_room_for() -> None:
+    feed = LedgerFeed(most_records=6)
+    put(feed, (0, 4))
+    assert not taken(feed, -10)  # it reads from the ledger
+    put(feed, (4, 8))
+    assert (feed.covers(0, 0), feed.covers(0, 7), feed.covers(0, 8)) == (False, False, True)
+    assert feed.covers(0, 8)
+    put(feed, (8, 10))
+    assert taken(feed, 8) == [(8, 10)]
+    # From where it is near enough, what comes is held again.
+    assert not feed.covers(0, 3)
+    put(feed, (10, 12))
+    assert not feed.covers(0, 9)
+    put(feed, (12, 14))
+    assert taken(feed, 12) == [(12, 14)]
