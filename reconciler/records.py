@@ -7,7 +7,7 @@ absent, `None` is the JSON value null. Mappings inside a record are never change
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -72,6 +72,35 @@ class Action(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The command of ours of which this is the echo: an automation at the target passed its mark on."""
     reverses: str | None = None
     """Of a `reversed` action: the action_id of the one action that was undone. None: all of the operation so far."""
+
+
+class PlainUpdate(NamedTuple):
+    """A `succeeded` update as nearly all actions are, not yet made an `Action` of: the texts of its record, each of which is
+    what stands between the quotes of a JSON string, and the values of flat fields.
+
+    It depends on nothing, and has no `unset`, compensation, versions, rule, trace or origin. Its ids are not empty.
+    """
+
+    resource: str
+    occurred_at: Instant
+    operation_id: str
+    action_id: str
+    run_id: str
+    step_id: str
+    sequence: int
+    workflow_id: str
+    workflow_version: str
+    actor: tuple[str, str] | None
+    """Its id and kind."""
+    before: dict[str, Json]
+    before_text: str
+    """The JSON text of `before`, in its order."""
+    before_canonical: str
+    """The canonical one."""
+    set: dict[str, Json]
+    set_text: str
+    set_canonical: str
+    """Likewise."""
 
 
 def operation_of(action: Action) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from reconciler.contracts.model import Contract
 from reconciler.history.entry import NO_FACTS, Entry, Facts
+from reconciler.history.flat import fold_flat
 from reconciler.history.members import STEPPED, equal_members
 from reconciler.history.tree import (
     BASE,
@@ -52,57 +53,13 @@ def fold(
     """
     before = action.before
     if before is not None and action.operation == "update" and action.set and not action.unset:
-        flat = _fold_flat(tree, number, action.set, before)
+        flat = fold_flat(tree, number, action.set, before)
         if flat is not None:
             after, facts = flat
             return after, Entry(number=number, action=action, facts=facts, link=link, chain=chain)
     editor = Editor(tree)
     entry = fold_into(editor, number, action, contract, seen)
     return editor.root, msgspec.structs.replace(entry, link=link, chain=chain)
-
-
-def _fold_flat(  # noqa: PLR0912 - a call a field would cost what this saves
-    tree: Node, number: int, written: dict[str, Json], before: dict[str, Json]
-) -> tuple[Node, Facts] | None:
-    """The tree after an update, and what it taught us, where it sets members of the resource itself to what is no object and
-    `before` speaks of these alone and contradicts nothing: of flat records that is nearly every action. None where it isn't
-    one. What it gives is what `fold_into` gives, for half of the time."""
-    if type(tree) is Object:
-        members, owner, is_closed, is_made = dict(tree.members), tree.owner, tree.closed, tree.made
-    elif type(tree) is Unknown:
-        members, owner, is_closed, is_made = {}, BASE, False, False
-    else:
-        return None
-    base_set: dict[str, Json] = {}
-    base_unset: list[str] = []
-    mentioned = 0
-    for path, value in written.items():
-        tokens = tokens_of(path)
-        if len(tokens) != 1 or type(value) is dict:
-            return None
-        name = tokens[0]
-        node = members.get(name)
-        said = before.get(path, ABSENT)
-        if said is not ABSENT:
-            mentioned += 1
-        kind = type(node)
-        if kind is Leaf:
-            if not same(node.value, said):  # type: ignore[union-attr]
-                return None
-        elif kind is Gone or (node is None and is_closed):
-            if said is not ABSENT:
-                return None
-        elif kind is Object:
-            return None
-        elif said is ABSENT:
-            base_unset.append(path)
-        else:
-            base_set[path] = said
-        members[name] = Leaf(number, value)
-    if mentioned != len(before):
-        return None
-    facts = Facts(base_set=base_set, base_unset=base_unset) if base_set or base_unset else NO_FACTS
-    return Object(owner, is_closed, members, is_made), facts
 
 
 def fold_into(

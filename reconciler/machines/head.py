@@ -8,7 +8,7 @@ import msgspec
 
 from reconciler.contracts.model import Contract
 from reconciler.history.chain import FIRST
-from reconciler.history.entry import Entry
+from reconciler.history.entry import Entry, Facts
 from reconciler.history.resource import EMPTY_BASE, Base, ResourceHistory
 from reconciler.history.tree import UNKNOWN, Node
 from reconciler.machines.protocol import HistoryReader
@@ -159,7 +159,7 @@ _observation_decoder: Final = msgspec.json.Decoder(Observation)
 _encoder: Final = msgspec.json.Encoder()
 
 
-def encode(value: Head | Entry | Base | Observation) -> bytes:
+def encode(value: Head | Entry | Facts | Base | Observation) -> bytes:
     """The JSON text of a stored value; the same value gives the same bytes."""
     return _encoder.encode(value)
 

@@ -11,7 +11,7 @@ clock (``now`` is the record's timestamp in microseconds), no randomness and no 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -25,6 +25,7 @@ from reconciler.records import (
     GatherQuery,
     Observation,
     Outcome,
+    PlainUpdate,
     RollbackEvent,
     RollbackRequest,
     StepReport,
@@ -145,4 +146,16 @@ class Machine(Protocol):
 
     def due_at(self, state: object) -> int | None:
         """When this state next wants a Timer event (microseconds), or None."""
+        ...
+
+
+@runtime_checkable
+class TakesPlainUpdates(Protocol):
+    """A machine that has a shorter way for most actions."""
+
+    def take_plain_update(
+        self, state: object, update: PlainUpdate, now: int, history: HistoryReader
+    ) -> tuple[object, str, bytes] | None:
+        """The state after `step` on the update's action, and the id and value of the entry, where to append that is its only
+        effect; None where it may not be."""
         ...

@@ -21,6 +21,8 @@ from reconciler.values.json_value import ABSENT, Json, canonical
 from reconciler.values.pointer import tokens_of
 
 _COLLAPSED_AT_ONCE: Final = 100  # the history is rewritten once for so many operations beyond the bound
+MOST_ENTRIES: Final = MAX_OPERATIONS + _COLLAPSED_AT_ONCE
+"""What a history holds at most."""
 
 OURSELVES: Final = Actor(id="reconciler", kind="service")
 
@@ -119,7 +121,7 @@ def _adoption(resource: str, identity: str, now: Instant) -> Action:
 
 def is_too_long(head: Head) -> bool:
     """Whether the history holds so many entries beyond the bound that it is worth rewriting it."""
-    return head.entries - head.collapsed > MAX_OPERATIONS + _COLLAPSED_AT_ONCE
+    return head.entries - head.collapsed > MOST_ENTRIES
 
 
 def collapsed(head: Head, history: HistoryReader, contract: Contract) -> Stepped:

@@ -21,9 +21,9 @@ from reconciler.machines.head import Head, decode_head, encode
 from reconciler.machines.observing import take_observation
 from reconciler.machines.protocol import Effect, Event, HistoryReader
 from reconciler.machines.sampling import SamplingNeeds
-from reconciler.machines.taking import take_action
+from reconciler.machines.taking import take_action, take_plain_update
 from reconciler.machines.undoing import take_step
-from reconciler.records import Action, Decision, Observation, Outcome, Timer, UndoStep
+from reconciler.records import Action, Decision, Observation, Outcome, PlainUpdate, Timer, UndoStep
 from reconciler.values.instant import SECOND
 
 MACHINE_VERSION = 1
@@ -74,6 +74,13 @@ class ResourceMachine:
                 return take_decision(state, event, now, history, contract)
             case UndoStep():
                 return take_step(state, event, now, history, contract)
+
+    def take_plain_update(
+        self, state: object, update: PlainUpdate, now: int, history: HistoryReader
+    ) -> tuple[object, str, bytes] | None:
+        """What `step` decides on the action of an update, where that is to fold it and nothing else."""
+        assert isinstance(state, Head)
+        return take_plain_update(state, update, now, history)
 
     def sampling_needs(self, state: object) -> SamplingNeeds:
         """What the sampler needs to know of a head."""

@@ -8,8 +8,10 @@ import msgspec
 
 from reconciler.contracts.model import Contract
 from reconciler.history.chain import linked
-from reconciler.history.entry import Entry
+from reconciler.history.entry import NO_FACTS, Entry
+from reconciler.history.flat import fold_flat
 from reconciler.history.fold import fold
+from reconciler.history.plain import kept_plainly
 from reconciler.history.resource import is_echo, is_pre_state
 from reconciler.json_form import action_digest
 from reconciler.machines.head import (
@@ -21,8 +23,8 @@ from reconciler.machines.head import (
     last_observation,
 )
 from reconciler.machines.protocol import AppendHistory, EmitAlert, HistoryReader
-from reconciler.machines.recording import Stepped, collapsed, digest, is_too_long, then
-from reconciler.records import Action, Alert, Observation
+from reconciler.machines.recording import MOST_ENTRIES, Stepped, collapsed, digest, is_too_long, then
+from reconciler.records import Action, Alert, Observation, PlainUpdate
 from reconciler.values.instant import Instant
 from reconciler.values.json_value import Json
 
@@ -81,6 +83,40 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
     if not is_too_long(head):
         return stepped
     return then(stepped, history, lambda after, later: collapsed(after, later, contract))
+
+
+def take_plain_update(
+    head: Head, update: PlainUpdate, now: Instant, history: HistoryReader
+) -> tuple[Head, str, bytes] | None:
+    """What `take_action` does with an update that contradicts nothing: the head after it, and the id and the value of its entry.
+    None where there is anything else to do about it."""
+    number = head.entries + 1
+    if number - head.collapsed > MOST_ENTRIES:
+        return None
+    folded = fold_flat(head.tree, number, update.set, update.before)
+    if folded is None:
+        return None
+    tree, facts = folded
+    entry_id = ACTION_PREFIX + update.action_id
+    if history.get(entry_id) is not None:
+        return None
+    in_flight = head.in_flight
+    if update.operation_id in in_flight:
+        in_flight = {name: since for name, since in in_flight.items() if name != update.operation_id}
+    link = head.links + 1
+    chain, entry = kept_plainly(update, number, link, head.chain, "" if facts is NO_FACTS else encode(facts).decode())
+    at = update.occurred_at if update.occurred_at < now else now
+    last_write_at = head.last_write_at
+    after = msgspec.structs.replace(
+        head,
+        tree=tree,
+        entries=number,
+        in_flight=in_flight,
+        last_write_at=at if last_write_at is None or at > last_write_at else last_write_at,
+        links=link,
+        chain=chain,
+    )
+    return after, entry_id, entry
 
 
 def _is_ours(head: Head, command_id: str) -> bool:

@@ -22,8 +22,8 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 
 import fastavro
 
-from reconciler.records import Record
-from reconciler.wire import action_reader, changelog
+from reconciler.records import PlainUpdate, Record
+from reconciler.wire import action_reader, changelog, plain_reader
 from reconciler.wire.conversion import RECORDS, Conversion
 from reconciler.wire.errors import (
     DecodeError,
@@ -90,10 +90,12 @@ class Codec:
         self._kinds = {name: _Kind(name, folder, self._limit(name)) for name in RECORDS}
         self._by_full_name = {kind.full_name: kind for kind in self._kinds.values()}
         self._readers: dict[bytes, Reader] = {}
+        self._of_newest_actions: set[bytes] = set()
+        """What actions begin with that are laid out as the readers by hand read them."""
         self._headers: dict[tuple[str, str], bytes] = {}
         self._warned: set[str] = set()
         for version in folder.by_id.values():
-            self._readers[schema_header(version.id)] = self._kinds[version.name].reader(version.schema)
+            self._learn(schema_header(version.id), self._kinds[version.name], version.schema)
 
     @classmethod
     def packaged(cls, *, folder: Path | None = None, max_record_bytes: int = MAX_RECORD_BYTES) -> Codec:
@@ -135,6 +137,12 @@ class Codec:
         if reader is None:
             reader = self._unseen(payload)
         return reader(payload)
+
+    def read_plain_update(self, payload: bytes | None) -> PlainUpdate | None:
+        """The update of wire bytes, None where they must be decoded, or can't be. That its resource is a key isn't looked at."""
+        if payload is None or payload[:_PREFIX_BYTES] not in self._of_newest_actions:
+            return None
+        return None if len(payload) > self._max_record_bytes else plain_reader.read_plain_update(payload)
 
     def header(self, topic: str, kind: type[Record]) -> bytes:
         """The magic byte and schema id for records of a kind on a topic: for writers that join bytes themselves."""
@@ -180,7 +188,8 @@ class Codec:
         if schema_id is None:
             return None
         header = schema_header(schema_id)
-        self._readers.setdefault(header, self._kinds[name].reader(version.schema))
+        if header not in self._readers:
+            self._learn(header, self._kinds[name], version.schema)
         return header
 
     def _unseen(self, payload: bytes) -> Reader:
@@ -203,11 +212,16 @@ class Codec:
         if kind is None:
             raise UnknownSchemaError(f"the schema id {schema_id} is {_full_name(schema)}, which is no record of ours")
         try:
-            reader = kind.reader(schema)
+            self._learn(payload[:_PREFIX_BYTES], kind, schema)
         except (UnreadableSchemaError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
             raise UnknownSchemaError(f"the schema id {schema_id} can't be used: {error}") from None
-        self._readers[payload[:_PREFIX_BYTES]] = reader
-        return reader
+        return self._readers[payload[:_PREFIX_BYTES]]
+
+    def _learn(self, header: bytes, kind: _Kind, schema: AvroSchema) -> None:
+        """From now on payloads that begin so are read. Raises UnreadableSchemaError."""
+        self._readers[header] = kind.reader(schema)
+        if plain_reader.IS_SHORTER and kind.reads_plainly(schema):
+            self._of_newest_actions.add(header)
 
 
 class _Kind:
@@ -224,7 +238,16 @@ class _Kind:
         except (TypeError, KeyError) as error:
             raise SchemaFolderError(f"the schema {name} doesn't fit the records of this version: {error}") from None
         self._reads_by_hand = _reader_by_hand(name, self.latest.schema)
+        self._is_action = name == "action"
         self.write: Callable[[bytes, Record], bytes] = _JOINED.get(name, self._write)
+
+    def reads_plainly(self, schema: AvroSchema) -> bool:
+        """Whether records written with a schema may be plain updates."""
+        return (
+            self._is_action
+            and self._reads_by_hand is not None
+            and fastavro.schema.to_parsing_canonical_form(schema) == self._canonical
+        )
 
     def reader(self, schema: AvroSchema) -> Reader:
         """The reader of records written with a schema. Raises UnreadableSchemaError."""

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, Reject
-from reconciler.records import Alert, Record
+from reconciler.machines.protocol import AppendHistory, DropHistory, Effect, Reject, TakesPlainUpdates
+from reconciler.records import Action, Alert, Record
 from reconciler.values.errors import InputError
 from reconciler.values.instant import SECOND
 from reconciler.values.traceparent import usable_traceparent
@@ -23,6 +23,7 @@ from streams.runner.counts import BatchCounts
 from streams.runner.dead_letter import dead_letter, header_value
 from streams.runner.effects import EffectWriter
 from streams.runner.pipeline import Pipeline
+from streams.store.envelope import entry_key
 from streams.store.producer import Outgoing
 from streams.store.table import MOST_STATE_BYTES, BatchChanges, Head, PartitionTable, check_state_size
 from streams.transport.chunk import Chunk, RawRecord
@@ -102,6 +103,9 @@ class BatchRunner:
     ) -> None:
         self._pipeline = pipeline
         self._machine = pipeline.machine
+        self._take_plain_update = (
+            pipeline.machine.take_plain_update if isinstance(pipeline.machine, TakesPlainUpdates) else None
+        )
         self._codec = codec
         self._effects = effects
         self._table = table
@@ -170,6 +174,8 @@ class BatchRunner:
         The hot loop: what happens for every record stands in it, what happens for a few is called.
         """
         index, kind, key_of, instant_of = self._inputs[chunk.topic]
+        take_plain_update = None if careful or kind is not Action else self._take_plain_update
+        read_plain_update = self._codec.read_plain_update
         table = self._table
         most_written = self._max_bytes
         cached = table.cached
@@ -201,6 +207,33 @@ class BatchRunner:
                     raise Unusable(
                         "instant", "TimestampAhead", "the record's own timestamp is more than a day ahead of our clock"
                     )
+                head = cached.get(key)  # type: ignore[arg-type]
+                if (
+                    head is not None
+                    and take_plain_update is not None
+                    and head.sources[index] < offset
+                    and (update := read_plain_update(record.value)) is not None
+                    and update.resource == head.resource
+                    and OLDEST_INSTANT <= update.occurred_at <= timestamp + MOST_AHEAD
+                ):
+                    at = timestamp if timestamp > now else now
+                    taken = take_plain_update(head.state, update, at, history.of(head.key))
+                    if taken is not None and len(taken[2]) <= MOST_STATE_BYTES:
+                        now = self._now = at
+                        changed = entries.get(head.key)
+                        if changed is None:
+                            changed = entries_of(head.key)
+                        entry = taken[2]
+                        changed[entry_key(head.key, taken[1])] = entry
+                        self._written_bytes += len(entry)
+                        appended += 1
+                        if key not in touched:
+                            touch(head)
+                        head.state = taken[0]
+                        head.sources[index] = offset
+                        is_folded[-1] = True
+                        folded += 1
+                        continue
                 try:
                     event = decode(record.value)
                 except DecodeError as error:
@@ -209,7 +242,6 @@ class BatchRunner:
                     raise Unusable(
                         "kind", "WrongRecord", f"is a {type(event).__name__}, where a {kind.__name__} belongs"
                     )
-                head = cached.get(key)  # type: ignore[arg-type]
                 if head is None:
                     head = self._load(key, key_of(event))
                 if key_of(event) != head.resource:
@@ -227,10 +259,10 @@ class BatchRunner:
                     # With nearly all records.
                     if len(effect.value) > MOST_STATE_BYTES:
                         check_state_size(head.resource, len(effect.value))
-                    by_id = entries.get(key)  # type: ignore[arg-type]
-                    if by_id is None:
-                        by_id = entries_of(key)  # type: ignore[arg-type]
-                    by_id[effect.entry_id] = effect.value
+                    changed = entries.get(head.key)
+                    if changed is None:
+                        changed = entries_of(head.key)
+                    changed[entry_key(head.key, effect.entry_id)] = effect.value
                     self._written_bytes += len(effect.value)
                     appended += 1
                     if key not in touched:
@@ -315,12 +347,12 @@ class BatchRunner:
     def _take_history(self, key: bytes, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, AppendHistory):
-                self._table.entries_of(key)[effect.entry_id] = effect.value
+                self._table.entries_of(key)[entry_key(key, effect.entry_id)] = effect.value
                 self._written_bytes += len(effect.value)
                 self._counts.entry()
                 continue
             if isinstance(effect, DropHistory):
-                self._table.entries_of(key).update(dict.fromkeys(effect.entry_ids))
+                self._table.entries_of(key).update((entry_key(key, entry_id), None) for entry_id in effect.entry_ids)
             if not isinstance(effect, Reject):
                 self._counts.effect(type(effect).__name__)
 

@@ -12,7 +12,8 @@ def write_batch(owned: OwnedPartition, before: Checkpoint, batch: Batch, written
     """Writes what a batch makes, and gives the checkpoint after it. Blocking: for a thread. Raises Fenced, Undelivered."""
     mark = Mark(epoch=owned.mark.epoch, consumed=batch.consumed, now=batch.now, owner=owned.mark.owner)
     envelope = owned.entry_envelope
-    history = [(key, None if entry is None else envelope.encode(key, entry)) for key, entry in batch.changes.entries]
+    # One after the other: each is copied into the producer's queue while the processor still has it, and then forgotten.
+    history = ((key, None if entry is None else envelope.encode(key, entry)) for key, entry in batch.changes.entries)
     written = owned.producer.write(
         BatchWrite(batch.effects, batch.changes.heads, history, (envelope.mark_key, envelope.encode_mark(mark)))
     )

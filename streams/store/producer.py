@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -59,7 +59,8 @@ class BatchWrite(NamedTuple):
 
     effects: Sequence[Outgoing]
     heads: Sequence[tuple[bytes, bytes]]
-    history: Sequence[tuple[bytes, bytes | None]]
+    history: Iterable[tuple[bytes, bytes | None]]
+    """Gone through once."""
     mark: tuple[bytes, bytes]
 
 
@@ -228,7 +229,7 @@ def _produce_all(
     producer: Producer,
     topic: str,
     partition: int,
-    records: Sequence[tuple[bytes, bytes | None]],
+    records: Iterable[tuple[bytes, bytes | None]],
     report: _Report | None,
     deadline: float,
 ) -> None:

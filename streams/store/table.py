@@ -89,7 +89,7 @@ class PartitionTable:
         self.cached: dict[bytes, Head] = {}
         """Decoded heads by key. The runner's loop reads it directly; only `load` and `_evict` change its members."""
         self._touched: dict[bytes, tuple[Head, object, list[int], int | None]] = {}
-        self._entries: dict[bytes, dict[str, bytes | None]] = {}
+        self._entries: dict[bytes, dict[bytes, bytes | None]] = {}
         self.history = History(store, self._entries)
 
     def load(self, key: bytes, resource: str) -> Head:
@@ -121,11 +121,12 @@ class PartitionTable:
         return self._touched
 
     @property
-    def entries(self) -> Mapping[bytes, dict[str, bytes | None]]:
-        """The history entries of the batch in flight, by key and id; None is one that goes. Only `entries_of` adds a key."""
+    def entries(self) -> Mapping[bytes, dict[bytes, bytes | None]]:
+        """The history entries of the batch in flight, by key and `entry_key`; None is one that goes. Only `entries_of` adds a
+        key."""
         return self._entries
 
-    def entries_of(self, key: bytes) -> dict[str, bytes | None]:
+    def entries_of(self, key: bytes) -> dict[bytes, bytes | None]:
         """Those of one key, to be added to."""
         return self._entries.setdefault(key, {})
 
@@ -147,11 +148,9 @@ class PartitionTable:
             heads.append((key, value))
             changes.append((key, value, due_at))
             states[head.resource] = state
-        entries = [
-            (entry_key(key, entry_id), entry)
-            for key, by_id in self._entries.items()
-            for entry_id, entry in by_id.items()
-        ]
+        entries: list[EntryChange] = []
+        for changed in self._entries.values():
+            entries += changed.items()
         return BatchChanges(heads, changes, entries, states)
 
     def rollback(self) -> None:
@@ -218,7 +217,7 @@ class History:
 
     __slots__ = ("_entries", "_key", "_store")
 
-    def __init__(self, store: PartitionStore, entries: Mapping[bytes, Mapping[str, bytes | None]]) -> None:
+    def __init__(self, store: PartitionStore, entries: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
         self._store = store
         self._entries = entries
         self._key = b""
@@ -229,17 +228,18 @@ class History:
         return self
 
     def get(self, entry_id: str) -> bytes | None:
+        key = entry_key(self._key, entry_id)
         changed = self._entries.get(self._key)
-        if changed is not None and entry_id in changed:
-            return changed[entry_id]
-        return self._store.entry(entry_key(self._key, entry_id))
+        if changed is not None and key in changed:
+            return changed[key]
+        return self._store.entry(key)
 
     def entries(self) -> Iterator[tuple[str, bytes]]:
+        begin = entry_key(self._key, "")
         changed = self._entries.get(self._key, {})
         for raw_id, entry in self._store.entries(self._key):
-            entry_id = raw_id.decode()
-            if entry_id not in changed:
-                yield entry_id, entry
-        for entry_id, added in list(changed.items()):
+            if begin + raw_id not in changed:
+                yield raw_id.decode(), entry
+        for key, added in list(changed.items()):
             if added is not None:
-                yield entry_id, added
+                yield key[len(begin) :].decode(), added

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
+from reconciler.contracts.model import ContractSet
 from reconciler.machines.protocol import Effect, Event, HistoryReader
-from reconciler.records import Alert, Command, Observation, Timer
+from reconciler.machines.resource import ResourceMachine
+from reconciler.records import Alert, Command, Observation, PlainUpdate, Timer
 from reconciler.values.instant import SECOND
 from reconciler.wire.partition import partition_of
+from reconciler.wire.plain_reader import IS_SHORTER
 from streams.runner.batch import Batch
 from streams.store.producer import Outgoing
 from streams.transport.chunk import Chunk
@@ -466,6 +470,74 @@ def test_where_batches_end_changes_nothing(max_bytes: int) -> None:
     for number in range(3):
         resource = f"crm/contact/{number}".encode()
         assert list(whole.store.entries(resource)) == list(cut.store.entries(resource))
+
+
+class Counted(ResourceMachine):
+    """Counts what it takes the short way."""
+
+    def __init__(self, contracts: ContractSet) -> None:
+        super().__init__(contracts)
+        self.taken = 0
+
+    def take_plain_update(self, state: object, update: PlainUpdate, now: int, history: HistoryReader) -> Any:
+        taken = super().take_plain_update(state, update, now, history)
+        self.taken += taken is not None
+        return taken
+
+
+class LongWay(ResourceMachine):
+    take_plain_update = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_short_way_of_updates_leads_to_the_same(seed: int) -> None:
+    counted = Counted(ContractSet())
+    benches = [Bench(counted, partitions=2), Bench(LongWay(ContractSet()), partitions=2)]
+    raws = updates_and_what_is_wrong(benches[0], random.Random(seed))
+    for start in range(0, len(raws), 60):
+        batches = [bench.run(raws[start : start + 60], latest=NOW + DAY) for bench in benches]
+        left, right = ((batch.effects, batch.counts, batch.consumed, batch.now) for batch in batches)
+        assert left == right
+        assert batches[0].changes.heads == batches[1].changes.heads
+        assert sorted(batches[0].changes.entries) == sorted(batches[1].changes.entries)
+        assert [part.is_folded for part in batches[0].parts] == [part.is_folded for part in batches[1].parts]
+    assert counted.taken > 50 or not IS_SHORTER
+
+
+def updates_and_what_is_wrong(bench: Bench, rnd: random.Random) -> list[Raw]:
+    """Updates of flat fields of some resources; every fifth is something else, or there is something about it."""
+    there: dict[str, dict[str, Any]] = {}
+    raws: list[Raw] = []
+    for number in range(240):
+        key = f"crm/contact/{rnd.randrange(8)}"
+        known = there.setdefault(key, {})
+        set_ = {f"/{name}": rnd.choice([None, 1, True, "x", "é"]) for name in rnd.sample("abc", rnd.randint(1, 2))}
+        before = {path: known[path] for path in set_ if path in known}
+        fields, raw = wrong_in(rnd, number, [each.value for each in raws])
+        raws.append(
+            bench.raw(action(key, **{"action_id": f"a{number}", "before": before, "set": set_} | fields), **raw)
+        )
+        if not fields and not raw.keys() & {"key", "value"}:
+            known |= set_
+    return raws
+
+
+def wrong_in(rnd: random.Random, number: int, values: list[bytes | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is otherwise about an action and about its record, mostly nothing."""
+    ways: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"timestamp": NOW_MS + 2 * DAY // 1000}),
+        ({"occurred_at": "2031-01-01T00:00:00Z"}, {}),
+        ({"occurred_at": "1970-01-01T00:00:05Z"}, {}),
+        ({}, {"key": b"crm/contact/other"}),
+        ({}, {"value": b"\x00\x00"}),
+        ({}, {"value": rnd.choice([None, *values])}),
+        ({"stage": "initiated"}, {}),
+        ({"action_id": f"a{rnd.randrange(number + 1)}"}, {}),
+        ({"before": {"/a": "somebody's"}, "set": {"/a": 2}}, {}),
+        ({"operation": "delete", "before": {}, "set": {}}, {}),
+        ({}, {"offset": max(number - 3, 0), "key": b"crm/contact/1"}),
+    ]
+    return rnd.choice(ways) if rnd.randrange(5) == 0 else ({}, {"timestamp": NOW_MS + number})
 
 
 def test_several_inputs_feed_one_head() -> None:

@@ -17,7 +17,7 @@ from reconciler.machines.resource import ResourceMachine
 from reconciler.machines.rollback import RollbackMachine
 from reconciler.plan.build import build
 from reconciler.plan.model import Planned
-from reconciler.records import Action, Command, Observation, StepReport, Timer
+from reconciler.records import Action, Command, Observation, PlainUpdate, StepReport, Timer
 from reconciler.targets.apply import Fields, Refusal
 from reconciler.values.json_value import Absent
 from streams.runner.batch import Batch
@@ -28,6 +28,7 @@ from streams.simulation.simulation import Parts
 from streams.simulation.targets import SimTarget
 from streams.simulation.workers import Owner
 from streams.store.producer import Outgoing
+from tests.core.machine_bench import DictHistory
 
 SEEDS = 250
 
@@ -47,6 +48,8 @@ def invariants_broken_by(parts: Parts, wanted: str) -> None:
 
 class Mutant(ResourceMachine):
     """A machine of which tests change single steps."""
+
+    take_plain_update = None  # type: ignore[assignment]  # so that every action comes by in `step`
 
     def step(self, state: object, event: Event, now: int, history: HistoryReader) -> tuple[object, tuple[Effect, ...]]:
         stepped = super().step(state, event, now, history)
@@ -128,6 +131,13 @@ class Unlinked(Mutant):
         return after, effects
 
 
+class Unaware(ResourceMachine):
+    """Doesn't look whether it has had an update before."""
+
+    def take_plain_update(self, state: object, update: PlainUpdate, now: int, _history: HistoryReader) -> Any:
+        return super().take_plain_update(state, update, now, DictHistory())
+
+
 class Zealous(ResourceMachine):
     """Corrects what it should only report."""
 
@@ -157,6 +167,7 @@ class Blind(ResourceMachine):
         (Forgetful, "no lost action"),
         (Deaf, "table is fold"),
         (Unlinked, "ledger is in order"),
+        (Unaware, "ledger is in order"),
         (Moody, "replay equals run"),
         (Sleepy, "converged"),
         (Blind, "converged"),
