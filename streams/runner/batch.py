@@ -24,6 +24,7 @@ from streams.runner.dead_letter import dead_letter, header_value
 from streams.runner.effects import EffectWriter
 from streams.runner.pipeline import Pipeline
 from streams.store.envelope import entry_key
+from streams.store.known_ids import add_id
 from streams.store.producer import Outgoing
 from streams.store.table import MOST_STATE_BYTES, BatchChanges, Head, PartitionTable, check_state_size
 from streams.transport.chunk import Chunk, RawRecord
@@ -217,7 +218,7 @@ class BatchRunner:
                     and OLDEST_INSTANT <= update.occurred_at <= timestamp + MOST_AHEAD
                 ):
                     at = timestamp if timestamp > now else now
-                    taken = take_plain_update(head.state, update, at, history.of(head.key))
+                    taken = take_plain_update(head.state, update, at, history.of(head.key, head.ids))
                     if taken is not None and len(taken[2]) <= MOST_STATE_BYTES:
                         now = self._now = at
                         changed = entries.get(head.key)
@@ -225,6 +226,8 @@ class BatchRunner:
                             changed = entries_of(head.key)
                         entry = taken[2]
                         changed[entry_key(head.key, taken[1])] = entry
+                        if head.ids is not None:
+                            add_id(head.ids, taken[1])
                         self._written_bytes += len(entry)
                         appended += 1
                         if key not in touched:
@@ -254,7 +257,7 @@ class BatchRunner:
                     raise _implausible(self._pipeline.inputs[index].instant, instant, timestamp)
                 if timestamp > now:
                     now = self._now = timestamp
-                state, effects = step(head.state, event, now, history.of(key))  # type: ignore[arg-type]
+                state, effects = step(head.state, event, now, history.of(head.key, head.ids))
                 if len(effects) == 1 and type(effect := effects[0]) is AppendHistory and not careful:
                     # With nearly all records.
                     if len(effect.value) > MOST_STATE_BYTES:
@@ -263,6 +266,8 @@ class BatchRunner:
                     if changed is None:
                         changed = entries_of(head.key)
                     changed[entry_key(head.key, effect.entry_id)] = effect.value
+                    if head.ids is not None:
+                        add_id(head.ids, effect.entry_id)
                     self._written_bytes += len(effect.value)
                     appended += 1
                     if key not in touched:
@@ -335,7 +340,7 @@ class BatchRunner:
                 outgoing.append(self._effects.write(effect, self._partition, self._epoch, now, traceparent))
         for item in outgoing:
             self._send(item)
-        self._take_history(head.key, effects)
+        self._take_history(head, effects)
         if rejection is None or state is not head.state:
             self._table.touch(head)
             head.state = state
@@ -344,10 +349,13 @@ class BatchRunner:
             place = f"{rejection.field}: " if rejection.field else ""
             raise Unusable("rejected", "Rejected", f"{place}{rejection.reason}")
 
-    def _take_history(self, key: bytes, effects: Sequence[Effect]) -> None:
+    def _take_history(self, head: Head, effects: Sequence[Effect]) -> None:
+        key = head.key
         for effect in effects:
             if isinstance(effect, AppendHistory):
                 self._table.entries_of(key)[entry_key(key, effect.entry_id)] = effect.value
+                if head.ids is not None:
+                    add_id(head.ids, effect.entry_id)
                 self._written_bytes += len(effect.value)
                 self._counts.entry()
                 continue

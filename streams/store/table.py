@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from reconciler.machines.protocol import Machine
 from reconciler.wire.codec import MAX_STATE_BYTES
 from streams.store.envelope import HeadEnvelope, entry_key
+from streams.store.known_ids import may_have, no_ids
 from streams.store.port import Checkpoint, EntryChange, HeadChange, PartitionStore
 
 # How much of the cache goes at once when it is full: evicting one by one costs more than a miss.
 _EVICTED_SHARE = 10
 
 
-_LEAST_BYTES = 200
+_LEAST_BYTES = 800
 """What a decoded head takes beside its state, as bytes of the changelog: also one of which nothing was ever written."""
 
 # What the envelope around a state may take: the key three times over, and offsets of some dozens of inputs.
@@ -39,7 +40,7 @@ def check_state_size(resource: str, size: int) -> None:
 class Head:
     """What the table holds for one resource, decoded."""
 
-    __slots__ = ("due_at", "key", "resource", "size", "sources", "state")
+    __slots__ = ("due_at", "ids", "key", "resource", "size", "sources", "state")
 
     def __init__(
         self, key: bytes, resource: str, state: object, sources: list[int], due_at: int | None, size: int
@@ -52,6 +53,8 @@ class Head:
         self.due_at = due_at
         self.size = size
         """Its bytes in the changelog, when it was last read from there or written; 0 when it is new."""
+        self.ids: bytearray | None = None if size else no_ids()
+        """Which entries its history may have; None where that isn't known, as it had some before it was read."""
 
 
 class BatchChanges:
@@ -215,19 +218,24 @@ class PartitionTable:
 class History:
     """Implements `HistoryReader` for one resource after the other: `of` turns it to the next."""
 
-    __slots__ = ("_entries", "_key", "_store")
+    __slots__ = ("_entries", "_ids", "_key", "_store")
 
     def __init__(self, store: PartitionStore, entries: Mapping[bytes, Mapping[bytes, bytes | None]]) -> None:
         self._store = store
         self._entries = entries
         self._key = b""
+        self._ids: bytearray | None = None
 
-    def of(self, key: bytes) -> History:
-        """The history of this resource, as of now: what the batch in flight has added or taken away included."""
+    def of(self, key: bytes, ids: bytearray | None = None) -> History:
+        """The history of this resource, as of now: what the batch in flight has added or taken away included. `ids` are those
+        of its head, where it is at hand."""
         self._key = key
+        self._ids = ids
         return self
 
     def get(self, entry_id: str) -> bytes | None:
+        if self._ids is not None and not may_have(self._ids, entry_id):
+            return None
         key = entry_key(self._key, entry_id)
         changed = self._entries.get(self._key)
         if changed is not None and key in changed:
