@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from streams.transport.chunk import Chunk
-from streams.transport.fetching import ChunkLimits, next_chunks
+from streams.transport.fetching import ChunkLimits, Restfulness, next_chunks
 
 if TYPE_CHECKING:
     from streams.transport.consumer import BatchConsumer
@@ -37,6 +38,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         settings = self.consumer.settings
         # Hard-coded as 1500 by Faust, which on a real broker stalls every second fetch. The fetcher is made later, in start().
         consumer._fetch_max_wait_ms = settings.fetch_max_wait_ms
+        self._restfulness = Restfulness(settings.fetch_max_wait_ms, time.monotonic())
         # Forwarded records and undo steps come in transactions; those of a worker that was overtaken are aborted.
         consumer._isolation_level = "read_committed"
         return consumer
@@ -64,7 +66,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         settings = self.consumer.settings
         limits = ChunkLimits(settings.batch_max_records, settings.batch_max_bytes)
         with fetcher._subscriptions.fetch_context():
-            return await next_chunks(fetcher, partitions, self, timeout_s, limits)
+            chunks = await next_chunks(fetcher, partitions, self, timeout_s, limits)
+        fetcher._fetch_max_wait_ms = self._restfulness.wait_ms(time.monotonic(), bool(chunks))
+        return chunks
 
     async def seek_to_committed(self) -> Mapping[Any, int]:
         """Puts every assigned partition at its committed offset, or at its beginning where there is none.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.structs import TopicPartition
 
-from streams.transport.fetching import ChunkLimits, next_chunks
+from streams.transport.fetching import ChunkLimits, Restfulness, next_chunks
 
 PLACE = TopicPartition("topic", 0)
 TEN = ChunkLimits(records=10, bytes=1_000_000)
@@ -164,3 +164,13 @@ async def test_a_chunk_bears_the_era_of_its_taking() -> None:
     fetcher.fetched(Records(0, record(0)))
     (chunk,) = await waiting
     assert chunk.era == 2
+
+
+def test_where_it_is_quiet_brokers_hold_fetches_longer() -> None:
+    restfulness = Restfulness(20, now_s=100.0)
+    assert restfulness.wait_ms(102.0, False) == 20
+    assert restfulness.wait_ms(103.5, False) == 100
+    assert restfulness.wait_ms(104.0, True) == 20
+    assert restfulness.wait_ms(106.5, False) == 20
+    assert restfulness.wait_ms(107.5, False) == 100
+    assert Restfulness(500, now_s=0.0).wait_ms(50.0, False) == 500
