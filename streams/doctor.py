@@ -112,9 +112,9 @@ def _processes(settings: Settings) -> str:
 def _hot_path() -> str:
     if action_reader.__file__.endswith(".py"):
         raise _NotChecked(
-            "the reader of actions isn't compiled, and a worker folds about a tenth slower; install it where there is a C compiler"
+            "the hot path isn't compiled, and a worker folds about a quarter slower; install it where there is a C compiler"
         )
-    return "the reader of actions is compiled"
+    return "the hot path is compiled"
 
 
 def _brokers(settings: Settings, cluster: list[Cluster]) -> str:
