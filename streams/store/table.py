@@ -18,7 +18,7 @@ from streams.store.port import Checkpoint, EntryChange, HeadChange, PartitionSto
 _EVICTED_SHARE = 10
 
 
-_LEAST_BYTES = 800
+_LEAST_BYTES = 200
 """What a decoded head takes beside its state, as bytes of the changelog: also one of which nothing was ever written."""
 
 # What the envelope around a state may take: the key three times over, and offsets of some dozens of inputs.
@@ -55,6 +55,11 @@ class Head:
         """Its bytes in the changelog, when it was last read from there or written; 0 when it is new."""
         self.ids: bytearray | None = None if size else no_ids()
         """Which entries its history may have; None where that isn't known, as it had some before it was read."""
+
+    @property
+    def cached_bytes(self) -> int:
+        """What it takes in the cache."""
+        return self.size + _LEAST_BYTES + (0 if self.ids is None else len(self.ids))
 
 
 class BatchChanges:
@@ -104,7 +109,7 @@ class PartitionTable:
             _, sources, state = self._envelope.decode(key, value)
             decoded = self._machine.decode(resource, state)
             head = Head(key, resource, decoded, sources, self._machine.due_at(decoded), len(value))
-        self._cached_bytes += head.size + _LEAST_BYTES
+        self._cached_bytes += head.cached_bytes
         self.cached[key] = head
         return head
 
@@ -183,7 +188,7 @@ class PartitionTable:
         for key in list(self.cached):
             if self._cached_bytes <= kept_bytes:
                 return
-            self._cached_bytes -= self.cached.pop(key).size + _LEAST_BYTES
+            self._cached_bytes -= self.cached.pop(key).cached_bytes
 
     def heads(self) -> Iterator[tuple[str, object]]:
         """(resource, state) of all heads; those that are cached may be one batch ahead of what is durable."""

@@ -46,7 +46,11 @@ def test_killed_in_any_way_it_loses_and_doubles_nothing(estate: Estate, worker: 
     # They share the partitions, and the page tells of both.
     produce_actions(estate, 3_000, keys=KEYS)
     estate.drained(WITHIN_S)
-    assert worker.metric_by_process("reconciler_partitions") == {"counting-1": 3, "counting-2": 3}
+    wait_until(
+        lambda: worker.metric_by_process("reconciler_partitions") == {"counting-1": 3, "counting-2": 3},
+        deadline_s=10,
+        what="both tell of their halves",
+    )
     assert worker.metric("reconciler_processes") == 2
     wait_until(lambda: worker.metric("reconciler_records_total") == 3_000, deadline_s=10, what="both tell of all")
     assert min(worker.metric_by_process("reconciler_records_total").values()) > 0

@@ -391,14 +391,14 @@ def test_an_event_that_changes_nothing_writes_nothing() -> None:
 
 
 def test_the_cache_is_bounded_and_loses_nothing() -> None:
-    bench = Bench(cache_max_bytes=10_000)
+    bench = Bench(cache_max_bytes=40_000)
     for round_ in range(3):
         for start in range(0, 200, 20):
             bench.run([bench.raw(action(f"crm/contact/{n}", f"{round_}-{n}")) for n in range(start, start + 20)])
             cached = sum(head.size for head in bench.table.cached.values())
-            assert cached <= 10_000
+            assert cached <= 40_000
             assert cached == sum(len(bench.store.head(key) or b"") for key in bench.table.cached)
-        assert len(bench.table.cached) > 20, "it is made use of"
+        assert 20 < len(bench.table.cached) < 200, "it is made use of"
     states = dict(bench.table.heads())
     assert len(states) == 200
     assert all(isinstance(state, Count) and state.actions == 3 for state in states.values())

@@ -13,9 +13,11 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from reconciler.json_form import action_from_json
 from reconciler.records import Action, Timer
 from reconciler.wire.codec import Codec, schema_header, subject_of
 from reconciler.wire.errors import DecodeError, NotRegisteredError, RegistryDownError, RegistryError
+from reconciler.wire.plain_reader import IS_SHORTER
 from reconciler.wire.registry import RETRY_AFTER_S, Registry
 from reconciler.wire.schema_folder import packaged_folder
 from reconciler.wire.topics import TopicNames
@@ -81,6 +83,42 @@ def test_ids_come_from_the_registry(registry: SchemaRegistry, names: TopicNames)
     assert Codec.with_registry(registry.url).decode(payload) == ACTION
     with pytest.raises(DecodeError):
         Codec.packaged().decode(payload)
+
+
+def test_plain_updates_are_known_by_the_registrys_ids(registry: SchemaRegistry, names: TopicNames) -> None:
+    register(registry.url, names.actions)
+    writer, reader = Codec.with_registry(registry.url), Codec.with_registry(registry.url)
+    action = action_from_json(
+        {
+            "stage": "succeeded",
+            "run_id": "run",
+            "step_id": "step",
+            "occurred_at": "2026-05-03T10:00:00Z",
+            "resource": "crm/contact/42",
+            "operation": "update",
+            "before": {},
+            "set": {"/a": 1},
+        }
+    )
+    payload = writer.encode(names.actions, action)
+    assert (writer.read_plain_update(payload) is not None) == IS_SHORTER
+    assert reader.read_plain_update(payload) is None  # it hasn't seen that id yet
+    assert reader.decode(payload) == action
+    assert (reader.read_plain_update(payload) is not None) == IS_SHORTER
+
+
+def test_an_action_of_another_version_is_never_plain(
+    registry: SchemaRegistry, names: TopicNames, tmp_path: Path
+) -> None:
+    def with_note(schema: dict[str, Any]) -> None:
+        schema["fields"].append({"name": "note", "type": "string", "default": "", "doc": "A note."})
+
+    later = with_further_version(tmp_path, "action", with_note)
+    done = Registry(registry.url).register(subject_of(names.actions), later.versions["action"])
+    codec = Codec.with_registry(registry.url)
+    payload = schema_header(done[-1].id) + Codec.packaged().encode(names.actions, ACTION)[5:] + b"\x04hi"
+    assert codec.decode(payload) == ACTION
+    assert payload[:5] not in codec._of_newest_actions
 
 
 def test_what_the_registry_has_is_what_we_have(registry: SchemaRegistry, names: TopicNames) -> None:
