@@ -46,9 +46,7 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
         while len(in_flight) > _REMEMBERED_IN_FLIGHT:
             del in_flight[min(in_flight, key=lambda name: in_flight[name])]
         return Stepped(msgspec.structs.replace(head, in_flight=in_flight, links=links, chain=chain))
-    ended = head.in_flight
-    if action.operation_id in ended:
-        ended = {name: since for name, since in ended.items() if name != action.operation_id}
+    ended = _ended(head, action.operation_id)
     if action.stage == "failed":
         return Stepped(msgspec.structs.replace(head, in_flight=ended, links=links, chain=chain))
     known = entry_of(history, action.action_id)
@@ -64,11 +62,9 @@ def take_action(head: Head, action: Action, now: Instant, history: HistoryReader
     else:
         seen = _pre_state(action, history, contract)
         tree, entry = fold(tree, number, action, contract, seen, link=links, chain=chain)
-    last_write_at = head.last_write_at
-    if action.operation != "effect":
-        at = action.occurred_at if action.occurred_at < now else now
-        if last_write_at is None or at > last_write_at:
-            last_write_at = at
+    last_write_at = (
+        head.last_write_at if action.operation == "effect" else _last_write_at(head, action.occurred_at, now)
+    )
     head = msgspec.structs.replace(
         head,
         tree=tree,
@@ -100,23 +96,33 @@ def take_plain_update(
     entry_id = ACTION_PREFIX + update.action_id
     if history.get(entry_id) is not None:
         return None
-    in_flight = head.in_flight
-    if update.operation_id in in_flight:
-        in_flight = {name: since for name, since in in_flight.items() if name != update.operation_id}
     link = head.links + 1
     chain, entry = kept_plainly(update, number, link, head.chain, "" if facts is NO_FACTS else encode(facts).decode())
-    at = update.occurred_at if update.occurred_at < now else now
-    last_write_at = head.last_write_at
     after = msgspec.structs.replace(
         head,
         tree=tree,
         entries=number,
-        in_flight=in_flight,
-        last_write_at=at if last_write_at is None or at > last_write_at else last_write_at,
+        in_flight=_ended(head, update.operation_id),
+        last_write_at=_last_write_at(head, update.occurred_at, now),
         links=link,
         chain=chain,
     )
     return after, entry_id, entry
+
+
+def _ended(head: Head, operation_id: str) -> dict[str, Instant]:
+    """What is in flight once an operation has ended."""
+    in_flight = head.in_flight
+    if operation_id not in in_flight:
+        return in_flight
+    return {name: since for name, since in in_flight.items() if name != operation_id}
+
+
+def _last_write_at(head: Head, occurred_at: Instant, now: Instant) -> Instant:
+    """When it was last written after another write, which can't have been later than now."""
+    at = occurred_at if occurred_at < now else now
+    last_write_at = head.last_write_at
+    return at if last_write_at is None or at > last_write_at else last_write_at
 
 
 def _is_ours(head: Head, command_id: str) -> bool:

@@ -238,23 +238,21 @@ class _Kind:
         except (TypeError, KeyError) as error:
             raise SchemaFolderError(f"the schema {name} doesn't fit the records of this version: {error}") from None
         self._reads_by_hand = _reader_by_hand(name, self.latest.schema)
-        self._is_action = name == "action"
         self.write: Callable[[bytes, Record], bytes] = _JOINED.get(name, self._write)
 
     def reads_plainly(self, schema: AvroSchema) -> bool:
         """Whether records written with a schema may be plain updates."""
-        return (
-            self._is_action
-            and self._reads_by_hand is not None
-            and fastavro.schema.to_parsing_canonical_form(schema) == self._canonical
-        )
+        return self._reads_by_hand is action_reader.read_action and self._is_newest(schema)
+
+    def _is_newest(self, schema: AvroSchema) -> bool:
+        return fastavro.schema.to_parsing_canonical_form(schema) == self._canonical
 
     def reader(self, schema: AvroSchema) -> Reader:
         """The reader of records written with a schema. Raises UnreadableSchemaError."""
         read = compile_reader(schema)
         limit = self._limit
         convert = self._conversion.record
-        if fastavro.schema.to_parsing_canonical_form(schema) == self._canonical:
+        if self._is_newest(schema):
 
             def read_newest(payload: bytes) -> Record:
                 _check_size(payload, limit)

@@ -23,8 +23,6 @@ from streams.runner.counts import BatchCounts
 from streams.runner.dead_letter import dead_letter, header_value
 from streams.runner.effects import EffectWriter
 from streams.runner.pipeline import Pipeline
-from streams.store.envelope import entry_key
-from streams.store.known_ids import add_id
 from streams.store.producer import Outgoing
 from streams.store.table import MOST_STATE_BYTES, BatchChanges, Head, PartitionTable, check_state_size
 from streams.transport.chunk import Chunk, RawRecord
@@ -182,8 +180,7 @@ class BatchRunner:
         cached = table.cached
         touched = table.touched
         touch = table.touch
-        entries = table.entries
-        entries_of = table.entries_of
+        add_entry = table.add_entry
         history = table.history
         step = self._machine.step
         decode = self._codec.decode
@@ -221,18 +218,13 @@ class BatchRunner:
                     taken = take_plain_update(head.state, update, at, history.of(head.key, head.ids))
                     if taken is not None and len(taken[2]) <= MOST_STATE_BYTES:
                         now = self._now = at
-                        changed = entries.get(head.key)
-                        if changed is None:
-                            changed = entries_of(head.key)
-                        entry = taken[2]
-                        changed[entry_key(head.key, taken[1])] = entry
-                        if head.ids is not None:
-                            add_id(head.ids, taken[1])
+                        state, entry_id, entry = taken
+                        add_entry(head, entry_id, entry)
                         self._written_bytes += len(entry)
                         appended += 1
                         if key not in touched:
                             touch(head)
-                        head.state = taken[0]
+                        head.state = state
                         head.sources[index] = offset
                         is_folded[-1] = True
                         folded += 1
@@ -262,12 +254,7 @@ class BatchRunner:
                     # With nearly all records.
                     if len(effect.value) > MOST_STATE_BYTES:
                         check_state_size(head.resource, len(effect.value))
-                    changed = entries.get(head.key)
-                    if changed is None:
-                        changed = entries_of(head.key)
-                    changed[entry_key(head.key, effect.entry_id)] = effect.value
-                    if head.ids is not None:
-                        add_id(head.ids, effect.entry_id)
+                    add_entry(head, effect.entry_id, effect.value)
                     self._written_bytes += len(effect.value)
                     appended += 1
                     if key not in touched:
@@ -350,17 +337,14 @@ class BatchRunner:
             raise Unusable("rejected", "Rejected", f"{place}{rejection.reason}")
 
     def _take_history(self, head: Head, effects: Sequence[Effect]) -> None:
-        key = head.key
         for effect in effects:
             if isinstance(effect, AppendHistory):
-                self._table.entries_of(key)[entry_key(key, effect.entry_id)] = effect.value
-                if head.ids is not None:
-                    add_id(head.ids, effect.entry_id)
+                self._table.add_entry(head, effect.entry_id, effect.value)
                 self._written_bytes += len(effect.value)
                 self._counts.entry()
                 continue
             if isinstance(effect, DropHistory):
-                self._table.entries_of(key).update((entry_key(key, entry_id), None) for entry_id in effect.entry_ids)
+                self._table.drop_entries(head, effect.entry_ids)
             if not isinstance(effect, Reject):
                 self._counts.effect(type(effect).__name__)
 

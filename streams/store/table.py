@@ -6,12 +6,12 @@ A head that a batch touches is changed where it stands; there is no way back but
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from reconciler.machines.protocol import Machine
 from reconciler.wire.codec import MAX_STATE_BYTES
 from streams.store.envelope import HeadEnvelope, entry_key
-from streams.store.known_ids import may_have, no_ids
+from streams.store.known_ids import add_id, may_have, no_ids
 from streams.store.port import Checkpoint, EntryChange, HeadChange, PartitionStore
 
 # How much of the cache goes at once when it is full: evicting one by one costs more than a miss.
@@ -98,6 +98,7 @@ class PartitionTable:
         """Decoded heads by key. The runner's loop reads it directly; only `load` and `_evict` change its members."""
         self._touched: dict[bytes, tuple[Head, object, list[int], int | None]] = {}
         self._entries: dict[bytes, dict[bytes, bytes | None]] = {}
+        """What the batch in flight does to the histories, by key and `entry_key`; None is an entry that goes."""
         self.history = History(store, self._entries)
 
     def load(self, key: bytes, resource: str) -> Head:
@@ -128,15 +129,19 @@ class PartitionTable:
         """The heads that the batch in flight has changed, by key."""
         return self._touched
 
-    @property
-    def entries(self) -> Mapping[bytes, dict[bytes, bytes | None]]:
-        """The history entries of the batch in flight, by key and `entry_key`; None is one that goes. Only `entries_of` adds a
-        key."""
-        return self._entries
+    def add_entry(self, head: Head, entry_id: str, entry: bytes) -> None:
+        """The batch in flight adds an entry to a history, or writes it over."""
+        changed = self._entries.get(head.key)
+        if changed is None:
+            changed = self._entries[head.key] = {}
+        changed[entry_key(head.key, entry_id)] = entry
+        if head.ids is not None:
+            add_id(head.ids, entry_id)
 
-    def entries_of(self, key: bytes) -> dict[bytes, bytes | None]:
-        """Those of one key, to be added to."""
-        return self._entries.setdefault(key, {})
+    def drop_entries(self, head: Head, entry_ids: Iterable[str]) -> None:
+        """The batch in flight takes entries away."""
+        changed = self._entries.setdefault(head.key, {})
+        changed.update((entry_key(head.key, entry_id), None) for entry_id in entry_ids)
 
     def encode_changes(self) -> BatchChanges:
         """The batch, encoded: each touched head once. Raises whatever the machine's `encode` raises, and StateTooLarge."""
